@@ -1,0 +1,303 @@
+package control
+
+import (
+	"fmt"
+	"time"
+)
+
+// APIVersion is the version of the control API that this package speaks. Every
+// answer of a service carries the version of its own library in
+// [Status.APIVersion] and in the header [HeaderAPI].
+const APIVersion = 1
+
+// Headers of every answer.
+const (
+	HeaderAPI     = "Handoff-Api"     // the service's APIVersion, decimal
+	HeaderVersion = "Handoff-Version" // version of the library in the service
+)
+
+// State is the state of a generation.
+type State string
+
+// The states of a generation. The path of a good one is starting, serving,
+// parked, draining, exited.
+const (
+	StateStarting State = "starting" // started, not ready yet
+	StateServing  State = "serving"  // accepts connections
+	StateParked   State = "parked"   // its successor is on probation; accepts nothing, can take over again
+	StateDraining State = "draining" // finishes what is open, accepts nothing
+	StateExited   State = "exited"   // gone, after a drain
+	StateFailed   State = "failed"   // gone, by its own fault
+)
+
+// Status is a snapshot of a service: every generation whose process lives, and
+// what became of the last upgrade.
+type Status struct {
+	APIVersion  int          `json:"api_version"`
+	Library     string       `json:"library"` // version of the handoff library in the main generation
+	Service     string       `json:"service"`
+	Main        int          `json:"main"`  // number of the generation that systemd calls main, and that answers here
+	State       State        `json:"state"` // of the main generation
+	Stopping    bool         `json:"stopping,omitempty"`
+	Invocation  string       `json:"invocation_id,omitempty"` // systemd's id of this start of the service
+	Time        time.Time    `json:"time"`                    // when the snapshot was taken, by the service's clock
+	Upgrade     *Progress    `json:"upgrade,omitempty"`       // the upgrade in progress
+	Last        *Record      `json:"last,omitempty"`          // the last upgrade that ended, good or bad, since systemd started the service
+	Disk        *Disk        `json:"disk,omitempty"`
+	Generations []Generation `json:"generations"` // newest first
+	Sockets     []Socket     `json:"sockets"`
+	Options     Settings     `json:"options"`
+	Warnings    []string     `json:"warnings,omitempty"` // what an operator should know, one sentence each
+}
+
+// Generation is one process of the service.
+type Generation struct {
+	Number     int       `json:"number"`
+	PID        int       `json:"pid"`
+	Version    string    `json:"version"`
+	State      State     `json:"state"`
+	Main       bool      `json:"main,omitempty"`
+	Reason     string    `json:"reason,omitempty"`  // why it is in this state, where that needs saying
+	Started    time.Time `json:"started"`           // start of the process
+	Since      time.Time `json:"since"`             // start of the state
+	Deadline   time.Time `json:"deadline,omitzero"` // of a drain: open connections are cut then
+	Conns      Counts    `json:"conns"`
+	Oldest     time.Time `json:"oldest,omitzero"`        // when the oldest open connection was accepted
+	RSS        int64     `json:"rss_bytes,omitempty"`    // resident memory
+	Cut        int       `json:"cut,omitempty"`          // connections cut so far by a deadline
+	ReportAge  float64   `json:"report_age_s,omitempty"` // seconds since a draining generation last reported; counts are as old
+	Executable string    `json:"executable,omitempty"`   // what /proc/PID/exe says
+}
+
+// Counts are open connections by state.
+type Counts struct {
+	Total  int `json:"total"`
+	New    int `json:"new"`    // accepted, no request yet
+	Active int `json:"active"` // in a request
+	Idle   int `json:"idle"`   // between two requests
+	Stream int `json:"stream"` // hijacked (WebSocket), raw TCP: no requests that the library could see
+}
+
+// Socket is a listening or datagram socket of the service.
+type Socket struct {
+	Name    string `json:"name"`    // FileDescriptorName= of its socket unit
+	Network string `json:"network"` // tcp, udp, unix, unixgram, unixpacket, or what the kernel calls it
+	Address string `json:"address"`
+	Claimed bool   `json:"claimed"` // false: the running version does not serve it, and clients wait in vain
+	Conns   Counts `json:"conns"`   // of the main generation
+}
+
+// Settings are the options in force, after environment and defaults. Durations
+// are in seconds; 0 means none.
+type Settings struct {
+	ReadyTimeout float64 `json:"ready_timeout_s"`
+	Probation    float64 `json:"probation_s"`
+	DrainTimeout float64 `json:"drain_timeout_s"`
+	StopTimeout  float64 `json:"stop_timeout_s"`
+	MaxDraining  int     `json:"max_draining"`
+	Watchdog     float64 `json:"watchdog_s,omitempty"` // WatchdogSec=, if systemd expects pings
+}
+
+// Disk compares the file that the next upgrade or restart would run with the
+// one that runs.
+type Disk struct {
+	Path  string `json:"path"`
+	State string `json:"state"` // same, differs, missing, not-executable, unknown
+	// Failed is set when the last upgrade tried this very file and failed.
+	Failed bool   `json:"failed,omitempty"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Values of [Disk.State].
+const (
+	DiskSame          = "same"
+	DiskDiffers       = "differs"
+	DiskMissing       = "missing"
+	DiskNotExecutable = "not-executable"
+	DiskUnknown       = "unknown"
+)
+
+// Progress is an upgrade in progress.
+type Progress struct {
+	Phase   string    `json:"phase"` // see [Event.Phase]
+	Trigger Trigger   `json:"trigger"`
+	Since   time.Time `json:"since"`
+	From    int       `json:"from"`
+	To      int       `json:"to"`
+	PID     int       `json:"pid,omitempty"`    // of the new process, when it has one
+	Queued  int       `json:"queued,omitempty"` // requests that wait for their turn
+}
+
+// Trigger says where an upgrade came from.
+type Trigger struct {
+	Via    string `json:"via"`              // systemctl, hdctl, api, signal, method
+	PID    int    `json:"pid,omitempty"`    // of the client on the control socket
+	UID    int    `json:"uid,omitempty"`    // of the client on the control socket; meaningful if PID is not 0
+	Reason string `json:"reason,omitempty"` // what the client gave
+}
+
+// Values of [Trigger.Via].
+const (
+	ViaSystemctl = "systemctl"
+	ViaHdctl     = "hdctl"
+	ViaAPI       = "api"
+	ViaSignal    = "signal"
+	ViaMethod    = "method"
+)
+
+// Wait values of [UpgradeRequest.Wait].
+const (
+	WaitConfirmed = "confirmed" // the new generation serves and systemd knows
+	WaitDrained   = "drained"   // and the old one is gone
+)
+
+// UpgradeRequest asks for an upgrade.
+type UpgradeRequest struct {
+	// Wait is WaitConfirmed (default) or WaitDrained.
+	Wait string `json:"wait,omitempty"`
+	// Queue waits for an upgrade that is in progress, and runs one after it.
+	// Requests that wait share one upgrade. Without Queue a request during an
+	// upgrade is refused with CodeInProgress.
+	Queue bool `json:"queue,omitempty"`
+	// Timeout, in seconds, is until confirmed, the wait in the queue included.
+	// The service enforces it: the new process is killed and the old one goes
+	// on. 0 is the service's own limit (ReadyTimeout + Probation + 10 s).
+	Timeout float64 `json:"timeout_s,omitempty"`
+	// Reason is free text for the records; at most 256 bytes are kept.
+	Reason string `json:"reason,omitempty"`
+	// Via is ViaSystemctl, ViaHdctl or ViaAPI (default): what the client is.
+	Via string `json:"via,omitempty"`
+}
+
+// Outcomes of an upgrade.
+const (
+	OutcomeConfirmed = "confirmed" // the new generation serves, systemd knows
+	OutcomeFailed    = "failed"    // the new one did not take over; the old one serves
+	OutcomeFellBack  = "fell-back" // the new one had taken over and died in probation; the old one serves again
+	OutcomeTimedOut  = "timed-out" // the request's or the ready timeout passed; the old one serves
+	OutcomeStopped   = "stopped"   // the service was stopped meanwhile
+	OutcomeRefused   = "refused"   // nothing was tried
+	OutcomeUnknown   = "unknown"   // made by clients: the service went away without an answer
+)
+
+// Result is the end of an upgrade request.
+type Result struct {
+	Outcome   string  `json:"outcome"`
+	From      int     `json:"from"`
+	To        int     `json:"to,omitempty"`
+	FromPID   int     `json:"from_pid,omitempty"`
+	ToPID     int     `json:"to_pid,omitempty"`
+	Version   string  `json:"version,omitempty"`     // of the new generation, if it came to say so
+	Serving   float64 `json:"serving_s,omitempty"`   // seconds from the trigger until the new generation served
+	Confirmed float64 `json:"confirmed_s,omitempty"` // seconds from the trigger until it was confirmed
+	Total     float64 `json:"total_s,omitempty"`     // seconds from the trigger until this result
+	Trigger   Trigger `json:"trigger"`
+
+	// Of a failed one: what the new process was doing (preflight, start,
+	// restore, ready, probation), how it ended, and its last lines.
+	Phase    string   `json:"phase,omitempty"`
+	ExitCode *int     `json:"exit_code,omitempty"`
+	Signal   string   `json:"signal,omitempty"` // SIGKILL, ...
+	Output   []string `json:"output,omitempty"`
+
+	// With WaitDrained: what the drain of the old generation cut.
+	Drained bool   `json:"drained,omitempty"`
+	Cut     Counts `json:"cut,omitzero"`
+
+	Error *Error `json:"error,omitempty"` // set unless confirmed
+}
+
+// Record is a finished upgrade, as status shows it.
+type Record struct {
+	Time time.Time `json:"time"` // of its end
+	Result
+}
+
+// Codes of [Error.Code]. They are stable.
+const (
+	CodeInProgress   = "in_progress" // another upgrade runs
+	CodeNotMain      = "not_main"    // this generation is not the main one
+	CodeNotServing   = "not_serving" // not ready yet
+	CodeStopping     = "stopping"    // the service is being stopped
+	CodePermission   = "permission_denied"
+	CodeBadRequest   = "bad_request"
+	CodeNotFound     = "not_found"
+	CodeMethod       = "method_not_allowed"
+	CodeTooLarge     = "too_large"
+	CodeBusy         = "too_many_connections"
+	CodeTimedOut     = "timed_out"
+	CodeStartFailed  = "start_failed" // the new process could not start, exited, or refused
+	CodeIncompatible = "incompatible" // the new version speaks no common protocol
+	CodeFellBack     = "fell_back"
+	CodeContainer    = "pid_1"         // an upgrade of PID 1 of a container is impossible
+	CodeNotify       = "notify_failed" // systemd could not be told
+	CodeInternal     = "internal"
+	CodeUnknown      = "unknown"     // made by clients: no answer
+	CodeNotRunning   = "not_running" // made by clients: nobody listens on the socket
+)
+
+// Error is every refusal and failure: Code is stable, Message is for people,
+// Hint says what to do.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// Error returns the message; the hint is left to who prints it.
+func (e *Error) Error() string { return e.Message }
+
+// Errorf makes an Error.
+func Errorf(code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// WithHint returns e with a hint.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// Phases of an upgrade, in their order, and its ends: [Event.Phase].
+const (
+	PhaseQueued    = "queued"
+	PhasePreflight = "preflight"
+	PhaseStart     = "start"     // the process is being started, and says hello
+	PhaseReady     = "ready"     // said hello; until it says ready
+	PhaseProbation = "probation" // it serves, the old one is parked
+	PhaseConfirm   = "confirm"   // systemd is being told
+	PhaseConfirmed = "confirmed"
+	PhaseFailed    = "failed"
+	PhaseDraining  = "draining" // a report of an old generation
+	PhaseExited    = "exited"   // an old generation is gone
+	PhaseStopping  = "stopping"
+	PhaseServing   = "serving" // the first generation of a service serves
+	PhaseOutput    = "output"  // a line that the new process printed
+)
+
+// Event is a step in the life of the service.
+type Event struct {
+	Time       time.Time `json:"time"`
+	Seq        uint64    `json:"seq"` // increases by 1; starts at 1 with the service
+	Phase      string    `json:"phase"`
+	Generation int       `json:"generation,omitempty"` // whom it is about
+	PID        int       `json:"pid,omitempty"`
+	Message    string    `json:"message"`
+}
+
+// Line is one line of the answer to an upgrade or events request. Exactly one
+// field is set.
+type Line struct {
+	Event  *Event  `json:"event,omitempty"`
+	Result *Result `json:"result,omitempty"`
+	Error  *Error  `json:"error,omitempty"` // a refusal after the answer had begun
+}
+
+// Version is what runs.
+type Version struct {
+	APIVersion int    `json:"api_version"`
+	Library    string `json:"library"`
+	Service    string `json:"service"`
+	Generation int    `json:"generation"`
+	Version    string `json:"version"`
+}

@@ -1,0 +1,232 @@
+package machine
+
+import "slices"
+
+// upgrade starts one, or says why not.
+func (t *transition) upgrade() {
+	refuse := func(o Outcome) { t.do(Report{Outcome: o}) }
+	switch {
+	case t.Stopping:
+		refuse(Terminating)
+	case t.Life == Starting, t.Life == Waiting:
+		refuse(NotServing)
+	case !t.Main:
+		refuse(NotMain)
+	case t.Candidate.Phase != None:
+		refuse(InProgress)
+	default:
+		t.Candidate = Candidate{Number: t.Next, Phase: Preflight}
+		t.Next++ // a candidate that fails keeps its number
+		t.do(Arm{ReadyTimer}, Arm{RequestTimer}, Check{})
+	}
+}
+
+// candidate is the good path, and its forks.
+func (t *transition) candidate(event Event) {
+	c := &t.Candidate
+	switch e := event.(type) {
+	case Checked:
+		switch {
+		case c.Phase != Preflight:
+		case c.Doom != Undecided:
+			t.end()
+		case !e.OK:
+			t.doom(Failed)
+			t.end()
+		default:
+			c.Phase = Spawning
+			t.do(Spawn{c.Number})
+		}
+	case Spawned:
+		switch {
+		case c.Phase != Spawning:
+		case !e.OK:
+			t.doom(Failed)
+			t.end()
+		case c.Doom != Undecided: // it came to life after we had given up
+			t.kill()
+		default:
+			c.Phase = Greeting
+		}
+	case Greeted:
+		switch {
+		case c.Phase != Greeting:
+		case !e.OK:
+			t.doom(Failed)
+			t.kill()
+		default:
+			c.Phase = Preparing
+		}
+	case CandidateReady:
+		switch {
+		case c.Phase != Preparing:
+		case e.Late: // now it can be killed and nobody is hurt; later not
+			t.doom(TimedOut)
+			t.kill()
+		default:
+			c.Phase, c.Served = Opening, true
+			t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Arm{OpenTimer}, TellServe{c.Number})
+		}
+	case CandidateServing:
+		if c.Phase == Opening && t.Life == Serving {
+			c.Phase = Probation
+			t.Life = Parked
+			t.do(Disarm{OpenTimer}, CloseGate{}, Arm{ProbationTimer})
+		}
+	case Notified:
+		t.notified(e.OK)
+	}
+}
+
+// notified is the moment in which the main generation changes.
+func (t *transition) notified(ok bool) {
+	c := &t.Candidate
+	switch {
+	case c.Phase == Reclaiming:
+		// Whatever systemd understood, it shall understand that we are main.
+		t.do(NotifyMain{t.Number})
+		t.end()
+	case c.Phase != Notifying || t.Stopping:
+	case !ok:
+		t.doom(Unnotified)
+		t.kill() // first: two shall not serve by accident
+		t.fallBack()
+	default:
+		next, stopped, outcome := c.Number, c.Stopped, Confirmed
+		t.do(Yield{})
+		for _, d := range t.Drainers {
+			t.do(Introduce{Drainer: d, Main: next})
+		}
+		t.do(TellPromoted{next})
+		if stopped { // a SIGTERM to what is now main: the service stops
+			outcome = Stopped
+			t.do(TellStopping{})
+		} else {
+			t.hurryOldest()
+		}
+		t.do(Report{outcome, Notifying, next})
+		t.Main, t.Life, t.Lead, t.Candidate = false, Draining, next, Candidate{}
+		t.Stopping = stopped
+		t.do(Drain{Stop: stopped})
+	}
+}
+
+// hurryOldest makes room: with us there are too many drainers.
+func (t *transition) hurryOldest() {
+	for _, d := range t.Drainers {
+		if len(t.Drainers)+1-len(t.Hurried) <= t.MaxDraining {
+			return
+		}
+		if !slices.Contains(t.Hurried, d) {
+			t.Hurried = append(t.Hurried, d)
+			t.do(TellHurry{d})
+		}
+	}
+}
+
+func (t *transition) fired(timer Timer) {
+	c := &t.Candidate
+	switch {
+	case (timer == ReadyTimer || timer == RequestTimer) && c.Phase >= Preflight && c.Phase <= Preparing,
+		timer == OpenTimer && c.Phase == Opening:
+		if c.Doom != Undecided {
+			return
+		}
+		t.doom(TimedOut)
+		if c.Phase <= Spawning {
+			t.do(Cancel{}) // Checked or Spawned follows
+			return
+		}
+		t.kill()
+	case timer == ProbationTimer && c.Phase == Probation && !c.Stopped:
+		c.Phase = Notifying
+		t.do(NotifyMain{c.Number})
+	case timer == GoodbyeTimer && c.Phase == Dying:
+		t.kill()
+	case timer == KillTimer && c.Phase == Dying && !c.Told:
+		// It does not die, in an uninterruptible system call perhaps. Who asked
+		// is told now; the next upgrade has to wait for its end.
+		c.Told = true
+		t.do(Report{c.Doom, c.At, c.Number})
+	}
+}
+
+// candidateStopping: it got a SIGTERM. If the whole service is being stopped,
+// ours is on its way; if not, it did not succeed us.
+func (t *transition) candidateStopping() {
+	c := &t.Candidate
+	if c.Stopped {
+		return
+	}
+	c.Stopped = true
+	switch c.Phase {
+	case Greeting, Preparing: // it has accepted nothing
+		t.doom(Failed)
+		t.kill()
+	case Opening, Probation: // it says goodbye to its clients
+		t.doom(Failed)
+		c.Phase = Dying
+		t.disarm()
+		t.do(Arm{GoodbyeTimer})
+		t.fallBack()
+	}
+}
+
+func (t *transition) candidateGone() {
+	c := &t.Candidate
+	switch c.Phase {
+	case Greeting, Preparing, Opening:
+		t.doom(Failed)
+		t.end()
+	case Probation:
+		t.doom(FellBack)
+		t.fallBack()
+		t.end()
+	case Notifying:
+		t.doom(FellBack)
+		t.fallBack()
+		c.Phase = Reclaiming // systemd may have been told; wait for its word
+	case Dying:
+		t.end()
+	}
+}
+
+// fallBack makes a parked generation accept again.
+func (t *transition) fallBack() {
+	if t.Life == Parked {
+		t.Life = Serving
+		t.do(OpenGate{})
+	}
+}
+
+// doom decides that the candidate will not succeed; the first reason counts.
+func (t *transition) doom(o Outcome) {
+	c := &t.Candidate
+	if c.Doom == Undecided {
+		c.Doom, c.At = o, c.Phase
+	}
+}
+
+// kill fences the candidate off and awaits its end.
+func (t *transition) kill() {
+	c := &t.Candidate
+	c.Phase = Dying
+	t.disarm()
+	t.do(Kill{c.Number}, Arm{KillTimer})
+}
+
+// end is the end of an upgrade that did not succeed.
+func (t *transition) end() {
+	c := t.Candidate
+	t.Candidate = Candidate{}
+	t.disarm()
+	t.do(Disarm{GoodbyeTimer}, Disarm{KillTimer})
+	if !c.Told {
+		t.do(Report{c.Doom, c.At, c.Number})
+	}
+}
+
+// disarm stops the timers that could end an upgrade.
+func (t *transition) disarm() {
+	t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Disarm{OpenTimer}, Disarm{ProbationTimer})
+}

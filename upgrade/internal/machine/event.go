@@ -1,0 +1,70 @@
+package machine
+
+// Event is something that happened to a generation.
+type Event interface{ event() }
+
+// What the service and its operators do.
+type (
+	// Ready: the service says that it can serve.
+	Ready struct{}
+	// Stop: SIGTERM, or the equivalent.
+	Stop struct{}
+	// Upgrade: somebody asks for an upgrade.
+	Upgrade struct{}
+	// Drained: a drain that was asked for by the effect Drain has ended.
+	Drained struct{}
+	// Fired: a timer that was armed has run out.
+	Fired struct{ Timer Timer }
+)
+
+// What becomes of the candidate.
+type (
+	// Checked: the preflight has ended.
+	Checked struct{ OK bool }
+	// Spawned: the candidate's process runs, or could not be started.
+	Spawned struct{ OK bool }
+	// Greeted: the candidate said hello, and it can be talked to or not.
+	Greeted struct{ OK bool }
+	// CandidateReady: the candidate can serve. Late: too late for the deadline
+	// of the request, once probation is added.
+	CandidateReady struct{ Late bool }
+	// CandidateServing: the candidate accepts.
+	CandidateServing struct{}
+	// Notified: systemd has taken note of the new main process, or could not be told.
+	Notified struct{ OK bool }
+)
+
+// What other generations do. All that a generation sent comes before its Gone.
+type (
+	// PeerStopping: a generation was told to stop.
+	PeerStopping struct{ Number int }
+	// PeerGone: the process of a generation has ended.
+	PeerGone struct{ Number int }
+	// ServeNow: the predecessor says that we may accept.
+	ServeNow struct{}
+	// Promoted: the predecessor has told systemd that we are main.
+	Promoted struct{}
+	// Met: the predecessor introduces another generation: to the main one a
+	// drainer, to a drainer the new main one.
+	Met struct{ Number int }
+	// Hurried: main wants us to end our drain soon.
+	Hurried struct{}
+)
+
+func (Ready) event()            {}
+func (Stop) event()             {}
+func (Upgrade) event()          {}
+func (Drained) event()          {}
+func (Fired) event()            {}
+func (Checked) event()          {}
+func (Spawned) event()          {}
+func (Greeted) event()          {}
+func (CandidateReady) event()   {}
+func (CandidateServing) event() {}
+func (Notified) event()         {}
+func (PeerStopping) event()     {}
+func (PeerGone) event()         {}
+func (ServeNow) event()         {}
+func (Promoted) event()         {}
+func (Met) event()              {}
+func (Hurried) event()          {}

@@ -1,0 +1,101 @@
+package machine
+
+// Life is where a generation is in its life.
+type Life uint8
+
+// The life of a generation.
+const (
+	Starting Life = iota // not ready
+	Waiting              // ready, waits for the predecessor's word to accept
+	Serving              // accepts
+	Parked               // a successor is on probation; accepts nothing
+	Draining             // finishes what is open
+	Exited               // over
+)
+
+var lifeNames = [...]string{"starting", "waiting", "serving", "parked", "draining", "exited"}
+
+func (l Life) String() string { return lifeNames[l] }
+
+// Phase is how far a candidate has come.
+type Phase uint8
+
+// The phases of a candidate.
+const (
+	None       Phase = iota
+	Preflight        // its file is being checked
+	Spawning         // its process is being started
+	Greeting         // it runs; its hello is awaited
+	Preparing        // it said hello; its ready is awaited
+	Opening          // it was told to accept; its word that it does is awaited
+	Probation        // it accepts, we are parked
+	Notifying        // systemd is being told that it is the main process
+	Reclaiming       // it died while systemd was being told; systemd is to be told that we are
+	Dying            // it was killed, or is stopping; its end is awaited
+)
+
+var phaseNames = [...]string{"none", "preflight", "spawning", "greeting", "preparing", "opening", "probation", "notifying", "reclaiming", "dying"}
+
+func (p Phase) String() string { return phaseNames[p] }
+
+// Outcome is how an upgrade ended.
+type Outcome uint8
+
+// The outcomes of an upgrade.
+const (
+	Undecided   Outcome = iota
+	Confirmed           // the candidate is main now
+	Failed              // it exited, could not be started, or refused
+	TimedOut            // a deadline passed; it was killed
+	FellBack            // it had taken over and is gone; we serve again
+	Stopped             // the service was told to stop meanwhile
+	InProgress          // refused: another upgrade runs
+	NotServing          // refused: we are not ready
+	NotMain             // refused: another generation is main
+	Terminating         // refused: we are stopping
+	Unnotified          // systemd could not be told; we serve on
+)
+
+var outcomeNames = [...]string{"undecided", "confirmed", "failed", "timed-out", "fell-back", "stopped", "in-progress", "not-serving", "not-main", "terminating", "unnotified"}
+
+func (o Outcome) String() string { return outcomeNames[o] }
+
+// Candidate is the generation that is to succeed us.
+type Candidate struct {
+	Number  int
+	Phase   Phase
+	Doom    Outcome // why it will not succeed, once that is known
+	At      Phase   // the phase in which it was doomed
+	Served  bool    // it was told to accept
+	Stopped bool    // it said that it is stopping
+	Told    bool    // the result of the upgrade has been told already
+}
+
+// State is one generation's view of the service. Treat it as a value: Step
+// never changes the one it is given.
+type State struct {
+	Number    int
+	Life      Life
+	Successor bool // it was started by a predecessor
+	Main      bool
+	Stopping  bool // told to stop; nothing turns this back
+	Next      int  // the number for the next candidate
+	Candidate Candidate
+	// Lead is the number of the main generation while we drain: its death ends us.
+	Lead int
+	// Drainers are the generations that drain, oldest first, as main knows them;
+	// Hurried are those of them that were told to hurry.
+	Drainers, Hurried []int
+	MaxDraining       int
+}
+
+// First is the state of the first generation of a service. It is main from its
+// start, so that it can be asked how it is doing.
+func First(maxDraining int) State {
+	return State{Number: 1, Main: true, Next: 2, MaxDraining: maxDraining}
+}
+
+// Succeeding is the state of generation number, started by the generation pred.
+func Succeeding(number, pred, maxDraining int) State {
+	return State{Number: number, Successor: true, Next: number + 1, Lead: pred, MaxDraining: maxDraining}
+}

@@ -1,0 +1,205 @@
+package machine
+
+import "slices"
+
+// Step returns the state after event and the effects to execute, in order. An
+// event that means nothing in a state changes nothing.
+func Step(s State, event Event) (State, []Effect) {
+	t := transition{State: s}
+	// The slices are shared with the caller's state until one is changed.
+	t.Drainers = slices.Clone(s.Drainers)
+	t.Hurried = slices.Clone(s.Hurried)
+	if s.Life != Exited {
+		t.step(event)
+	}
+	return t.State, t.effects
+}
+
+// transition is a state on its way to the next one.
+type transition struct {
+	State
+	effects []Effect
+}
+
+func (t *transition) do(e ...Effect) { t.effects = append(t.effects, e...) }
+
+func (t *transition) step(event Event) {
+	switch e := event.(type) {
+	case Ready:
+		t.ready()
+	case Stop:
+		t.stop(true)
+	case Upgrade:
+		t.upgrade()
+	case Drained:
+		if t.Life == Draining {
+			t.exit(Exit{})
+		}
+	case Fired:
+		t.fired(e.Timer)
+	case Checked, Spawned, Greeted, CandidateReady, CandidateServing, Notified:
+		t.candidate(event)
+	case PeerStopping:
+		t.peerStopping(e.Number)
+	case PeerGone:
+		t.peerGone(e.Number)
+	case ServeNow:
+		if t.Life == Waiting {
+			t.Life = Serving
+			t.do(OpenGate{}, TellServing{})
+		}
+	case Promoted:
+		t.promoted()
+	case Met:
+		t.met(e.Number)
+	case Hurried:
+		if t.Life == Draining {
+			t.do(Hasten{})
+		}
+	}
+}
+
+func (t *transition) ready() {
+	if t.Life != Starting {
+		return
+	}
+	if t.Successor {
+		t.Life = Waiting
+		t.do(TellReady{})
+		return
+	}
+	t.Life = Serving
+	// The gate first: who is told that we are ready may connect at once.
+	t.do(OpenGate{}, NotifyReady{})
+}
+
+// promoted is the end of our probation.
+func (t *transition) promoted() {
+	if !t.Successor || t.Main {
+		return
+	}
+	switch t.Life {
+	case Serving:
+		t.lead()
+	case Draining: // our SIGTERM crossed the promotion: the stop is main's now
+		t.Main = true
+		t.do(NotifyStopping{})
+	}
+}
+
+// lead makes us main; our predecessor becomes a drainer.
+func (t *transition) lead() {
+	t.Main = true
+	t.Drainers = append(t.Drainers, t.Lead)
+	t.Lead = 0
+	t.do(Lead{})
+}
+
+// met is the introduction of a drainer to main, or of main to a drainer.
+func (t *transition) met(number int) {
+	switch {
+	case t.Life == Draining && !t.Main && number > t.Number:
+		t.Lead = number
+	case t.Life != Draining && number < t.Number && !slices.Contains(t.Drainers, number):
+		t.Drainers = append(t.Drainers, number)
+		slices.Sort(t.Drainers)
+	}
+	if t.Stopping { // it may not have heard
+		t.do(TellStopping{})
+	}
+}
+
+// stop ends the service. own: we got the SIGTERM ourselves, or what amounts to
+// it; otherwise the main generation, or our predecessor, told us that it did.
+func (t *transition) stop(own bool) {
+	if t.Stopping {
+		return
+	}
+	t.Stopping = true
+	// Before anything else: a death that follows is a stop, not a failure.
+	if own {
+		t.do(TellStopping{})
+	}
+	switch t.Life {
+	case Starting, Waiting: // we have accepted nothing
+		t.exit(Exit{Orphaned: !own})
+		return
+	}
+	if t.Main {
+		t.do(NotifyStopping{})
+		t.abandonCandidate()
+	}
+	if t.Life == Serving {
+		t.do(CloseGate{})
+	}
+	t.Life = Draining
+	t.do(Drain{Stop: true})
+}
+
+// abandonCandidate ends an upgrade because of a stop. A candidate that has not
+// been told to accept is killed, any other one has been told that we stop.
+func (t *transition) abandonCandidate() {
+	c := &t.Candidate
+	switch c.Phase {
+	case None:
+		return
+	case Preflight, Spawning:
+		t.do(Cancel{})
+	case Greeting, Preparing:
+		t.do(Kill{c.Number})
+	}
+	t.disarm()
+	t.doom(Stopped)
+	if !c.Told {
+		t.do(Report{c.Doom, c.At, c.Number})
+	}
+	c.Told = true
+	if c.Phase > Spawning {
+		c.Phase = Dying
+	}
+}
+
+func (t *transition) peerStopping(number int) {
+	switch {
+	case number == t.Candidate.Number && t.Candidate.Phase != None:
+		t.candidateStopping()
+	case number == t.Lead && t.Lead != 0: // the main one, or our predecessor
+		t.stop(false)
+	}
+}
+
+func (t *transition) peerGone(number int) {
+	switch {
+	case number == t.Candidate.Number && t.Candidate.Phase != None:
+		t.candidateGone()
+	case number == t.Lead && t.Lead != 0:
+		t.leadGone()
+	case slices.Contains(t.Drainers, number):
+		is := func(n int) bool { return n == number }
+		t.Drainers = slices.DeleteFunc(t.Drainers, is)
+		t.Hurried = slices.DeleteFunc(t.Hurried, is)
+	}
+}
+
+// leadGone is the death of the generation that leads: our predecessor while we
+// are young, our successor while we drain.
+func (t *transition) leadGone() {
+	switch {
+	case t.Stopping: // a death close to a stop is a stop
+	case t.Life == Starting, t.Life == Waiting:
+		t.exit(Exit{Orphaned: true})
+	case t.Life == Serving:
+		// It died in our probation. Where systemd watched it, systemd ends us
+		// all and starts again; where nobody did, the service goes on.
+		t.Lead = 0
+		t.Main = true
+		t.do(Lead{})
+	case t.Life == Draining:
+		t.exit(Exit{Abandoned: true})
+	}
+}
+
+func (t *transition) exit(e Exit) {
+	t.Life = Exited
+	t.do(e)
+}
