@@ -47,7 +47,7 @@ func listen(t *testing.T) (*gate.Listener, int) {
 	require.NoError(t, err)
 	addr := ln.Addr()
 	fd := shared(t, ln.(*net.TCPListener))
-	g := gate.NewListener(fd, addr)
+	g := gate.NewListener(fd, addr, nil)
 	t.Cleanup(func() { assert.NoError(t, g.Close()) })
 	return g, fd
 }
@@ -91,7 +91,7 @@ func TestAcceptBlocksWhileTheGateIsClosed(t *testing.T) {
 
 func TestPauseInterruptsAcceptAndLeavesTheSocketAlone(t *testing.T) {
 	g, fd := listen(t)
-	other := gate.NewListener(fd, g.Addr()) // the other generation
+	other := gate.NewListener(fd, g.Addr(), nil) // the other generation
 	defer other.Close()
 	require.NoError(t, g.Open())
 	ch := accept(g)
@@ -134,7 +134,7 @@ func TestCloseEndsAcceptOpenOrNot(t *testing.T) {
 // door while clients come: each of these is answered by exactly one.
 func TestNoConnectionIsLostWhileGatesChange(t *testing.T) {
 	g1, fd := listen(t)
-	g2 := gate.NewListener(fd, g1.Addr())
+	g2 := gate.NewListener(fd, g1.Addr(), nil)
 	defer g2.Close()
 	var servers sync.WaitGroup
 	for i, g := range []*gate.Listener{g1, g2} {
@@ -226,7 +226,7 @@ func TestUnixSocketFileSurvives(t *testing.T) {
 	require.NoError(t, err)
 	ln.SetUnlinkOnClose(false)
 	addr := ln.Addr()
-	g := gate.NewListener(shared(t, ln), addr)
+	g := gate.NewListener(shared(t, ln), addr, nil)
 	require.NoError(t, g.Open())
 	g.Pause()
 	require.NoError(t, g.Open())
@@ -307,4 +307,37 @@ func TestPacketConnPauseInterruptsRead(t *testing.T) {
 	require.ErrorIs(t, <-ch, net.ErrClosed)
 	_, err := g.WriteTo(nil, g.LocalAddr())
 	assert.True(t, errors.Is(err, net.ErrClosed))
+}
+
+// TestSettleWaitsForWhatWasBeingAccepted stops an accept in the middle, closes
+// the gate, and sees that Settle waits for it and that nothing is lost.
+func TestSettleWaitsForWhatWasBeingAccepted(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := ln.Addr()
+	inside, proceed := make(chan struct{}), make(chan struct{})
+	g := gate.NewListener(shared(t, ln.(*net.TCPListener)), addr, func(c net.Conn) net.Conn {
+		close(inside)
+		<-proceed
+		return c
+	})
+	defer g.Close()
+	g.Settle() // nothing to wait for
+	require.NoError(t, g.Open())
+	ch := accept(g)
+	dial(t, addr)
+	<-inside
+	g.Pause()
+	settled := make(chan struct{})
+	go func() { g.Settle(); close(settled) }()
+	select {
+	case <-settled:
+		t.Fatal("settled while a connection is in hand")
+	default:
+	}
+	close(proceed)
+	<-settled
+	a := <-ch
+	require.NoError(t, a.err)
+	require.NoError(t, a.c.Close())
 }

@@ -1,0 +1,282 @@
+package link
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Kind names a type of message in its frame. See [Message].
+type Kind string
+
+// The kinds of messages, in the order of an upgrade.
+const (
+	KindHello     Kind = "hello"
+	KindRefuse    Kind = "refuse"
+	KindReady     Kind = "ready"
+	KindServe     Kind = "serve"
+	KindServing   Kind = "serving"
+	KindConfirmed Kind = "confirmed"
+	KindMeet      Kind = "meet"
+	KindReport    Kind = "report"
+	KindHurry     Kind = "hurry"
+	KindStopping  Kind = "stopping"
+	KindUnknown   Kind = "unknown"
+)
+
+// Message is what a link carries: one of the structs of this package. [Conn.Receive]
+// returns them as values (Hello, not *Hello).
+//
+// Times are nanoseconds since 1970 (time.Time.UnixNano), 0 for none; both ends
+// run on one machine and one clock. Numbers are never negative; a frame that
+// says so is refused, because a PID or a count of -1 does harm further on.
+type Message interface {
+	Kind() Kind
+}
+
+// Hello introduces a generation to its neighbour: the first message of both sides
+// of a new link. Then [Negotiate] says which version of the protocol they use,
+// or that they have none in common, which is answered by [Refuse].
+//
+// The successor sends its own pidfd with it, so that the predecessor can watch
+// and kill this very process, whoever started it.
+type Hello struct {
+	Min int `json:"min"` // protocol versions that the sender speaks, see Range
+	Max int `json:"max"`
+
+	Library    string `json:"library,omitempty"` // version of the handoff library in the sender
+	Service    string `json:"service,omitempty"` // name of the service
+	Version    string `json:"version,omitempty"` // the sender's own label
+	Generation int    `json:"generation,omitempty"`
+	PID        int    `json:"pid,omitempty"` // of the sender
+	// Invocation is systemd's INVOCATION_ID of this start of the service.
+	Invocation string `json:"invocation,omitempty"`
+
+	// Predecessor is whom the sender took over from, or is about to; nil for
+	// the first generation.
+	Predecessor *Peer `json:"predecessor,omitempty"`
+
+	// The predecessor's side says what the successor needs when it is main.
+
+	Notify       string `json:"notify,omitempty"` // address of systemd's notify socket; used from Confirmed on
+	WatchdogUsec uint64 `json:"watchdog_usec,omitempty"`
+	Control      string `json:"control,omitempty"` // path of the control socket
+
+	// Sockets describes the descriptors that the successor inherits.
+	Sockets []Socket `json:"sockets,omitempty"`
+
+	SentAt int64 `json:"sent_at,omitempty"`
+}
+
+// Peer is a generation that is talked about.
+type Peer struct {
+	Generation int    `json:"generation"`
+	PID        int    `json:"pid"`
+	Version    string `json:"version,omitempty"`
+}
+
+// Socket is enough about a passed descriptor to know it again.
+type Socket struct {
+	Key     string `json:"key"`            // the name under which the descriptor is passed
+	Name    string `json:"name"`           // of the socket: FileDescriptorName= of its unit
+	Index   int    `json:"index"`          // among the sockets of that name
+	Kind    int    `json:"kind,omitempty"` // stream, datagram, …: a value of the sender's activation.Kind
+	Network string `json:"network,omitempty"`
+	Address string `json:"address,omitempty"`
+}
+
+// Ready says that the sender can serve: it has its sockets and its state.
+// Successor to predecessor, once.
+type Ready struct {
+	// Claimed are the names of the sockets that it is going to serve.
+	Claimed []string `json:"claimed,omitempty"`
+}
+
+// Serve tells the successor to open its gate. Predecessor to successor, the
+// answer to [Ready]; from here on no timeout of the start kills the successor.
+type Serve struct{}
+
+// Serving says that the gate is open. Successor to predecessor, the answer to
+// [Serve]; the predecessor parks.
+type Serving struct{}
+
+// Confirmed says that systemd knows the successor as main process, and that it
+// is main from now on. Predecessor to successor, at the end of the probation.
+type Confirmed struct {
+	Next   int             `json:"next"`             // number of the generation after this one
+	Last   json.RawMessage `json:"last,omitempty"`   // record of the last upgrade, for status
+	Events json.RawMessage `json:"events,omitempty"` // remembered events; the oldest are left out if they do not fit a frame
+}
+
+// Meet introduces two generations that are no neighbours: at a confirm the old
+// generation sends one to each older drainer and, for each of these, one to the
+// new main. Two files come with it: an end of a fresh pair whose other end the
+// other one gets, and a pidfd of the other one. The fields are about the other one.
+type Meet struct {
+	Generation int    `json:"generation"`
+	PID        int    `json:"pid"`
+	Version    string `json:"version,omitempty"`
+	Role       string `json:"role,omitempty"` // what the other one is to the receiver
+}
+
+// Report is what a draining generation tells the main one, at every change and
+// from time to time.
+type Report struct {
+	Generation int    `json:"generation"`
+	PID        int    `json:"pid"`
+	Version    string `json:"version,omitempty"`
+	State      string `json:"state"`
+	Started    int64  `json:"started,omitempty"`  // the process
+	Since      int64  `json:"since,omitempty"`    // the state
+	Deadline   int64  `json:"deadline,omitempty"` // of the drain
+
+	Counts        // open connections
+	Oldest int64  `json:"oldest,omitempty"` // when the oldest open connection was accepted
+	Cut    Counts `json:"cut,omitzero"`     // connections that a deadline has cut so far
+
+	Final bool  `json:"final,omitempty"` // the drain is over, and this is the sender's last report
+	RSS   int64 `json:"rss,omitempty"`   // resident memory, bytes
+}
+
+// Counts are connections by state. The fields are those of control.Counts, into
+// which it can be converted.
+type Counts struct {
+	Total  int `json:"total"`
+	New    int `json:"new,omitempty"`
+	Active int `json:"active,omitempty"`
+	Idle   int `json:"idle,omitempty"`
+	Stream int `json:"stream,omitempty"`
+}
+
+// Hurry moves the deadline of a drain. Main to a draining generation.
+type Hurry struct {
+	DeadlineUnixNano int64 `json:"deadline"`
+}
+
+// Stopping says that the sender got SIGTERM, or was asked to stop, and is going
+// to end. Either direction, before anything else that it does about it, so that
+// its end is not taken for a crash.
+type Stopping struct {
+	Reason           string `json:"reason,omitempty"`
+	DeadlineUnixNano int64  `json:"deadline,omitempty"`
+}
+
+// Refuse is a no: instead of a [Hello], where the two have no version of the
+// protocol in common, or in answer to a request. Either direction.
+type Refuse struct {
+	Code    string `json:"code"`    // for programs, stable
+	Message string `json:"message"` // for people
+}
+
+// Unknown tells the peer that a message was received and not understood. Either
+// direction. An Unknown is never answered by another one.
+type Unknown struct {
+	Name string `json:"name"` // the kind that was not understood
+
+	// Unanswered is set by [Conn.Receive] for a message whose kind this end does
+	// not know: the caller owes the peer Unknown{Name: m.Name}. Where it is not
+	// set, the message is such an answer, to something that was sent from here.
+	Unanswered bool `json:"-"`
+}
+
+// Kind returns [KindHello].
+func (Hello) Kind() Kind { return KindHello }
+
+// Kind returns [KindRefuse].
+func (Refuse) Kind() Kind { return KindRefuse }
+
+// Kind returns [KindReady].
+func (Ready) Kind() Kind { return KindReady }
+
+// Kind returns [KindServe].
+func (Serve) Kind() Kind { return KindServe }
+
+// Kind returns [KindServing].
+func (Serving) Kind() Kind { return KindServing }
+
+// Kind returns [KindConfirmed].
+func (Confirmed) Kind() Kind { return KindConfirmed }
+
+// Kind returns [KindMeet].
+func (Meet) Kind() Kind { return KindMeet }
+
+// Kind returns [KindReport].
+func (Report) Kind() Kind { return KindReport }
+
+// Kind returns [KindHurry].
+func (Hurry) Kind() Kind { return KindHurry }
+
+// Kind returns [KindStopping].
+func (Stopping) Kind() Kind { return KindStopping }
+
+// Kind returns [KindUnknown].
+func (Unknown) Kind() Kind { return KindUnknown }
+
+// Range returns the versions of the protocol that the sender speaks.
+func (m Hello) Range() Range { return Range{Min: m.Min, Max: m.Max} }
+
+// A checker is a message that has rules beyond the types of its fields. The
+// sender is held to them like the receiver, so that a mistake shows where it was
+// made. files is the number of descriptors with the message.
+type checker interface {
+	check(files int) error
+}
+
+func (m Hello) check(int) error {
+	if r := m.Range(); !r.valid() {
+		return fmt.Errorf("%v is not a range of protocol versions", r)
+	}
+	if p := m.Predecessor; p != nil {
+		if err := notNegative("predecessor's generation and pid", p.Generation, p.PID); err != nil {
+			return err
+		}
+	}
+	for _, s := range m.Sockets {
+		if err := notNegative("index of a socket", s.Index); err != nil {
+			return err
+		}
+	}
+	return notNegative("generation and pid", m.Generation, m.PID)
+}
+
+func (m Confirmed) check(int) error {
+	return notNegative("next generation", m.Next)
+}
+
+// meetFiles is how many descriptors come with a Meet: who gets one may use
+// files[0] and files[1].
+const meetFiles = 2
+
+func (m Meet) check(files int) error {
+	if files < meetFiles {
+		return fmt.Errorf("%d of %d file descriptors", files, meetFiles)
+	}
+	return notNegative("generation and pid", m.Generation, m.PID)
+}
+
+func (m Report) check(int) error {
+	if err := notNegative("generation and pid", m.Generation, m.PID); err != nil {
+		return err
+	}
+	if err := notNegative("time or memory", m.Started, m.Since, m.Deadline, m.Oldest, m.RSS); err != nil {
+		return err
+	}
+	for _, c := range []Counts{m.Counts, m.Cut} {
+		if err := notNegative("count", c.Total, c.New, c.Active, c.Idle, c.Stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m Hurry) check(int) error { return notNegative("deadline", m.DeadlineUnixNano) }
+
+func (m Stopping) check(int) error { return notNegative("deadline", m.DeadlineUnixNano) }
+
+func notNegative[N int | int64](what string, numbers ...N) error {
+	for _, n := range numbers {
+		if n < 0 {
+			return fmt.Errorf("%s: %d is negative", what, n)
+		}
+	}
+	return nil
+}
