@@ -1,0 +1,3 @@
+package activation
+
+var OwnPidfdID = ownPidfdID
