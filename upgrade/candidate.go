@@ -1,0 +1,382 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/link"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/spawn"
+)
+
+// attempt is an upgrade in progress. It belongs to the driver.
+type attempt struct {
+	number   int
+	began    time.Time
+	deadline time.Time // of the request; zero: none
+	trigger  control.Trigger
+	waiters  []*waiter
+
+	ctx    context.Context // of the slow steps; ends with cancel
+	cancel context.CancelFunc
+
+	file    fileID         // of what is being tried
+	problem *control.Error // what went wrong, where more is known than how the process ended
+	child   spawn.Child
+	pid     int
+	version string
+	serving time.Duration // from began until it served
+}
+
+// outcomeGrace is how long a result waits for the exit status and the last lines
+// of a process that is gone or was killed.
+const outcomeGrace = 2 * time.Second
+
+// openTimeout is how long a candidate that was told to accept may take to say
+// that it does.
+const openTimeout = 5 * time.Second
+
+// goodbyeSlack is what a candidate that was stopped may take beyond StopTimeout.
+const goodbyeSlack = 2 * time.Second
+
+// check looks at the file, away from the driver: file systems can be slow.
+func (u *Upgrader) check() {
+	a, path := u.attempt, u.spawner.Path()
+	u.wg.Go(func() {
+		id := identify(path)
+		err := preflight(path)
+		u.box.post(func() {
+			a.file = id
+			if err != nil && a.ctx.Err() == nil {
+				a.problem = control.Errorf(control.CodeStartFailed, "%v", err)
+			}
+			u.step(machine.Checked{OK: err == nil})
+		})
+	})
+}
+
+// spawn starts the candidate's process.
+func (u *Upgrader) spawn(number int) {
+	a := u.attempt
+	conn, child, err := u.prepareLink()
+	if err != nil {
+		a.problem = control.Errorf(control.CodeInternal, "%v", err).
+			WithHint("the service has too few file descriptors left (LimitNOFILE=), see hdctl status")
+		u.box.post(func() { u.step(machine.Spawned{}) })
+		return
+	}
+	described, files := u.table.export()
+	hello := u.hello()
+	hello.Generation = number
+	hello.Predecessor = &link.Peer{Generation: u.number, PID: os.Getpid(), Version: u.opts.Version}
+	hello.Notify, hello.Control, hello.Sockets = u.env.notify, u.controlPath, described
+	hello.WatchdogUsec = uint64(u.env.watchdog.Microseconds())
+	fd, err := rawFD(child)
+	if err == nil {
+		err = conn.Send(hello, u.pidfd) // the successor finds it when it looks
+	}
+	files = append(files, spawn.File{Name: keyLink, FD: fd})
+	if u.controlFD >= 0 {
+		files = append(files, spawn.File{Name: keyControl, FD: u.controlFD})
+	}
+	last := u.lastChild
+	u.wg.Go(func() {
+		defer child.Close()
+		var process spawn.Child
+		if err == nil {
+			if last != nil { // a process that was killed takes a moment to be gone
+				select {
+				case <-last.Exited():
+				case <-a.ctx.Done():
+				}
+			}
+			process, err = u.spawner.Start(a.ctx, files)
+		}
+		u.box.post(func() { u.spawned(a, conn, process, err) })
+	})
+}
+
+func (u *Upgrader) prepareLink() (*link.Conn, *os.File, error) {
+	ours, theirs, err := link.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := link.New(ours)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return conn, theirs, nil
+}
+
+// rawFD returns the number of f, which stays f's, and stays non-blocking.
+func rawFD(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	err = raw.Control(func(n uintptr) { fd = int(n) })
+	return fd, err
+}
+
+func (u *Upgrader) spawned(a *attempt, conn *link.Conn, process spawn.Child, err error) {
+	if err != nil {
+		_ = conn.Close()
+		if a.problem == nil && a.ctx.Err() == nil {
+			a.problem = control.Errorf(control.CodeStartFailed, "%v", err)
+		}
+		u.step(machine.Spawned{})
+		return
+	}
+	a.child, a.pid = process, process.PID()
+	u.lastChild = process
+	u.addPeer(&peer{number: a.number, pid: a.pid, conn: conn, child: process})
+	u.step(machine.Spawned{OK: true})
+}
+
+// greet is the hello of a neighbour: of the candidate, which we may refuse.
+func (u *Upgrader) greet(p *peer, m link.Hello, files []*os.File) (keep bool) {
+	a := u.attempt
+	if a == nil || p.number != a.number || p.pidfd != nil {
+		return false
+	}
+	if _, err := link.Negotiate(link.Supported(), m.Range()); err != nil {
+		u.send(p.number, link.Refuse{Code: control.CodeIncompatible, Message: err.Error()})
+		a.problem = control.Errorf(control.CodeIncompatible, "%v", err).
+			WithHint("restart the service once to get over this: systemctl restart %s", u.name)
+		u.step(machine.Greeted{})
+		return false
+	}
+	if len(files) != 1 || m.PID != p.pid {
+		a.problem = control.Errorf(control.CodeStartFailed,
+			"the process that said hello has PID %d, the one that was started %d; the program must not fork", m.PID, p.pid)
+		u.step(machine.Greeted{})
+		return false
+	}
+	p.pidfd, p.version, a.version = files[0], m.Version, m.Version
+	u.step(machine.Greeted{OK: true})
+	return true
+}
+
+// refused is a no of the candidate.
+func (u *Upgrader) refused(p *peer, m link.Refuse) {
+	u.log.LogAttrs(u.ctx, slog.LevelWarn, "refused by another generation", slog.Int("generation", p.number), slog.String("reason", m.Message))
+	if a := u.attempt; a != nil && p.number == a.number && a.problem == nil {
+		a.problem = control.Errorf(m.Code, "%s", m.Message)
+		u.step(machine.Greeted{})
+	}
+}
+
+func (u *Upgrader) candidateReady(p *peer) {
+	a := u.attempt
+	if a == nil || p.number != a.number {
+		return
+	}
+	late := !a.deadline.IsZero() && time.Until(a.deadline) < u.set.probation
+	if late {
+		a.problem = control.Errorf(control.CodeTimedOut,
+			"it was ready after %v, too late for the deadline of the request with %v of probation to come",
+			round(time.Since(a.began)), u.set.probation).WithHint("give it more time: --timeout")
+	}
+	u.step(machine.CandidateReady{Late: late})
+}
+
+func (u *Upgrader) candidateServing(p *peer) {
+	if a := u.attempt; a != nil && p.number == a.number {
+		a.serving = time.Since(a.began)
+		u.step(machine.CandidateServing{})
+	}
+}
+
+// report ends the upgrade request, or refuses one.
+func (u *Upgrader) report(e machine.Report) {
+	if e.Number == 0 {
+		if w := u.asking; w != nil {
+			u.asking = nil
+			w.finish(u.refusal(e.Outcome, w.trigger))
+		}
+		return
+	}
+	a := u.attempt
+	if a == nil || a.number != e.Number {
+		return
+	}
+	u.attempt = nil
+	a.cancel()
+	if e.Outcome == machine.Confirmed {
+		u.finishAttempt(a, e)
+		return
+	}
+	// The rest of the story comes with the end of the process.
+	u.wg.Go(func() {
+		if a.child != nil {
+			timer := time.NewTimer(outcomeGrace)
+			defer timer.Stop()
+			select {
+			case <-a.child.Exited():
+			case <-timer.C:
+			}
+		}
+		if !u.box.post(func() { u.finishAttempt(a, e) }) {
+			for _, w := range a.waiters {
+				w.finish(u.result(a, e))
+			}
+		}
+	})
+}
+
+// result puts together what there is to say of an upgrade.
+func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
+	r := &control.Result{
+		From: u.number, To: a.number, FromPID: os.Getpid(), ToPID: a.pid,
+		Version: a.version, Trigger: a.trigger, Serving: a.serving.Seconds(), Total: time.Since(a.began).Seconds(),
+	}
+	if e.Outcome == machine.Confirmed {
+		r.Outcome, r.Confirmed = control.OutcomeConfirmed, r.Total
+		return r
+	}
+	r.Phase = phaseName(e.At)
+	cause := ""
+	if a.child != nil {
+		r.Output = a.child.Output()
+		select {
+		case <-a.child.Exited():
+			exit := a.child.Exit()
+			switch {
+			case exit.Err != nil:
+				cause = exit.Err.Error()
+			case exit.Signal != 0:
+				r.Signal = unix.SignalName(exit.Signal)
+				cause = "killed by " + r.Signal
+			default:
+				r.ExitCode = &exit.Code
+				cause = fmt.Sprintf("exit status %d", exit.Code)
+			}
+		default:
+			cause = "it was killed, but is not gone yet"
+		}
+	}
+	code := control.CodeStartFailed
+	hint := ""
+	switch e.Outcome {
+	case machine.TimedOut:
+		r.Outcome, code = control.OutcomeTimedOut, control.CodeTimedOut
+		cause = fmt.Sprintf("not %s within %v; it was killed", goalOf(e.At), round(time.Since(a.began)))
+		hint = "if it needs more time, raise HANDOFF_READY_TIMEOUT (and TimeoutStartSec= with it)"
+	case machine.FellBack:
+		r.Outcome, code = control.OutcomeFellBack, control.CodeFellBack
+		hint = fmt.Sprintf("what it printed once it was ready is in the journal: journalctl _PID=%d", a.pid)
+	case machine.Stopped:
+		r.Outcome, code, cause = control.OutcomeStopped, control.CodeStopping, "the service is being stopped"
+	case machine.Unnotified:
+		r.Outcome, code, cause = control.OutcomeFailed, control.CodeNotify, "systemd could not be told of the new main process"
+	default:
+		r.Outcome = control.OutcomeFailed
+		if r.ExitCode != nil && *r.ExitCode == 0 {
+			cause += " before it served"
+		}
+	}
+	r.Error = a.problem
+	if r.Error == nil {
+		r.Error = &control.Error{Code: code, Message: cause, Hint: hint}
+	}
+	return r
+}
+
+// goalOf is what a candidate that ran out of time had not done.
+func goalOf(p machine.Phase) string {
+	switch p {
+	case machine.Preflight:
+		return "checked"
+	case machine.Spawning:
+		return "started"
+	case machine.Opening:
+		return "accepting"
+	}
+	return "ready"
+}
+
+// phaseName translates a phase of the machine for the API.
+func phaseName(p machine.Phase) string {
+	switch p {
+	case machine.Preflight:
+		return control.PhasePreflight
+	case machine.Spawning, machine.Greeting:
+		return control.PhaseStart
+	case machine.Preparing, machine.Opening:
+		return control.PhaseReady
+	case machine.Probation:
+		return control.PhaseProbation
+	case machine.Notifying, machine.Reclaiming:
+		return control.PhaseConfirm
+	}
+	return p.String()
+}
+
+// finishAttempt tells everybody how an upgrade ended.
+func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
+	r := u.result(a, e)
+	u.last = &control.Record{Time: time.Now(), Result: *r}
+	u.failedFile = fileID{}
+	status := "" // systemd's status text; of a confirmed one it came with MAINPID=
+	if r.Outcome != control.OutcomeConfirmed {
+		u.failedFile = a.file
+		status = fmt.Sprintf("generation %d (%s) serving; %s", u.number, u.opts.Version, describeResult(r))
+	}
+	phase := control.PhaseConfirmed
+	if r.Outcome != control.OutcomeConfirmed {
+		phase = control.PhaseFailed
+	}
+	u.events.add(control.Event{Phase: phase, Generation: a.number, PID: a.pid, Message: describeResult(r)})
+	level := slog.LevelInfo
+	if phase == control.PhaseFailed {
+		level = slog.LevelError
+	}
+	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
+		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Since(a.began)), slog.Any("err", r.Error))
+	u.record(r)
+	if status != "" && u.state.Main && !u.state.Stopping {
+		u.setStatus(status)
+	}
+	u.publish()
+	for _, w := range a.waiters {
+		if r.Outcome == control.OutcomeConfirmed && w.req.Wait == control.WaitDrained {
+			u.awaitDrain = append(u.awaitDrain, w)
+			w.confirmed = r
+			continue
+		}
+		w.finish(r)
+	}
+}
+
+// describeResult says in one line how an upgrade ended.
+func describeResult(r *control.Result) string {
+	switch r.Outcome {
+	case control.OutcomeConfirmed:
+		return fmt.Sprintf("upgraded %d -> %d (%s), serving in %v, confirmed in %v", r.From, r.To, r.Version, seconds(r.Serving), seconds(r.Confirmed))
+	case control.OutcomeRefused:
+		return "upgrade refused: " + r.Error.Message
+	}
+	pid := ""
+	if r.ToPID != 0 {
+		pid = fmt.Sprintf(" (pid %d)", r.ToPID)
+	}
+	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, r.Outcome, r.Phase, r.Error.Message)
+}
+
+func seconds(s float64) time.Duration { return round(time.Duration(s * float64(time.Second))) }
+
+// round shortens a duration for people.
+func round(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Millisecond)
+}

@@ -1,0 +1,65 @@
+// Package upgrade replaces a running network service by its new version without
+// one failed request.
+//
+// systemd owns the sockets, through .socket units. The process that runs now, a
+// generation, starts the next one, hands it the sockets, watches it for a while,
+// tells systemd who the main process is, and then finishes what its clients have
+// open. One call makes a net/http service do that:
+//
+//	func main() {
+//		srv := &http.Server{Addr: "127.0.0.1:8080", Handler: handler}
+//		if err := upgrade.ListenAndServe(srv, upgrade.Options{Version: version}); err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// and a handful makes any other:
+//
+//	u, err := upgrade.New(upgrade.Options{Version: version})
+//	ln, err := u.Listen("echo", "tcp", "127.0.0.1:7000")
+//	u.Serve(ln, upgrade.TCP(func(ctx context.Context, c *upgrade.Conn) { io.Copy(c, c) }))
+//	err = u.Run(ctx)
+//
+// An upgrade is started by SIGHUP, by [Upgrader.Upgrade], or on the control
+// socket (package control, the command hdctl), which is also how `systemctl
+// reload` does it: ExecReload=hdctl upgrade NAME waits for the outcome, and fails
+// if the upgrade fails.
+//
+// # An upgrade
+//
+// The next generation is started by executing os.Args[0] again, so it is whatever
+// file is there now. It claims its sockets by name and says that it is ready; it
+// is told to accept; the old generation stops accepting and is parked: it
+// answers on the connections that it has, and can be at the door again at once.
+// When the new one has lived through its probation, systemd is told its PID, and
+// the old one drains. If the new one cannot be started, exits, hangs, or is the
+// wrong file, nothing has changed, and the next upgrade is as good as the first.
+//
+// A [Listener] is a gate in front of the sockets: Accept blocks while another
+// generation is at the door, and ends with [net.ErrClosed] when this one is over.
+// The service never learns that it was parked.
+//
+// # Ownership of file descriptors
+//
+// The sockets of a service are shared by its generations. This package never
+// unlinks, rebinds or shuts down one that was passed to it; closing a Listener or
+// PacketConn gives up accepting in this generation only. Connections belong to who
+// accepted them.
+//
+// # systemd
+//
+// The unit is Type=notify, on systemd 252 or later, with NotifyAccess=all, since an
+// old generation that takes over again has to be heard; KillMode=control-group;
+// Restart=always; and RuntimeDirectory=handoff/NAME for the control socket. `hdctl
+// unit generate` writes it. Only the main generation speaks to systemd: the
+// environment of a new one has no NOTIFY_SOCKET.
+//
+// Without systemd the same program binds by itself and upgrades as well, on
+// Linux 5.10 or later.
+//
+// # Errors
+//
+// Nothing here ends the process: New and Run return errors, and main decides. An
+// upgrade that fails returns a [*StartError] with the exit status and the last
+// lines of the new process.
+package upgrade

@@ -1,0 +1,121 @@
+package upgrade
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hdctl/handoff/upgrade/internal/gate"
+	"github.com/hdctl/handoff/upgrade/internal/track"
+)
+
+// Listener is where a service accepts from, all its life. It is a gate in front
+// of the real sockets: Accept blocks while this generation may not accept
+// (starting, parked, draining) and ends with [net.ErrClosed] only when the
+// generation is over. So the service never learns that it was parked, and no
+// server is ever restarted.
+//
+// It is safe for concurrent use.
+type Listener struct {
+	name  string
+	gates []*gate.Listener
+	conns track.Set
+
+	cutIdle atomic.Int64 // idle connections that a stop has closed
+
+	// Several sockets: one goroutine each accepts from its gate and hands the
+	// connection, or the error, to Accept.
+	fanIn    sync.Once
+	accepted chan acceptResult
+	closing  chan struct{}
+	closed   sync.Once
+	wg       sync.WaitGroup
+}
+
+type acceptResult struct {
+	conn net.Conn
+	err  error
+}
+
+func newListener(name string, socks []*socket) *Listener {
+	l := &Listener{name: name, closing: make(chan struct{}), accepted: make(chan acceptResult)}
+	for _, s := range socks {
+		l.gates = append(l.gates, gate.NewListener(s.fd, s.addr(), l.admit))
+	}
+	return l
+}
+
+// Accept returns the next connection; its dynamic type is *[Conn].
+func (l *Listener) Accept() (net.Conn, error) {
+	if len(l.gates) == 1 {
+		return l.gates[0].Accept()
+	}
+	l.fanIn.Do(func() {
+		for _, g := range l.gates {
+			l.wg.Go(func() { l.feed(g) })
+		}
+	})
+	select {
+	case r := <-l.accepted:
+		return r.conn, r.err
+	case <-l.closing:
+		return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: net.ErrClosed}
+	}
+}
+
+// feed accepts from one gate until it is shut.
+func (l *Listener) feed(g *gate.Listener) {
+	for {
+		c, err := g.Accept()
+		select {
+		case l.accepted <- acceptResult{c, err}:
+		case <-l.closing:
+			if c != nil {
+				c.Close()
+			}
+			return
+		}
+	}
+}
+
+// Close ends accepting in this generation for good. It does not shut down or
+// unlink the shared socket, which a successor inherits all the same.
+func (l *Listener) Close() error {
+	l.closed.Do(func() {
+		close(l.closing)
+		for _, g := range l.gates {
+			_ = g.Close()
+		}
+		l.wg.Wait()
+	})
+	return nil
+}
+
+// Addr returns the address of the first socket.
+func (l *Listener) Addr() net.Addr { return l.gates[0].Addr() }
+
+// Name returns the name that was given to [Upgrader.Listen].
+func (l *Listener) Name() string { return l.name }
+
+func (l *Listener) open() error {
+	for _, g := range l.gates {
+		if err := g.Open(); err != nil {
+			return fmt.Errorf("listener %q: %w", l.name, err)
+		}
+	}
+	return nil
+}
+
+func (l *Listener) pause() {
+	for _, g := range l.gates {
+		g.Pause()
+	}
+}
+
+// settle waits, after a pause, until what was being accepted is counted.
+func (l *Listener) settle() {
+	for _, g := range l.gates {
+		g.Settle()
+	}
+}

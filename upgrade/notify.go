@@ -1,0 +1,91 @@
+package upgrade
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/internal/sdnotify"
+)
+
+// barrierTimeout is how long systemd may take to process what it was told. Its
+// answer comes within milliseconds, unless it is stopped or older than 246 and
+// knows no barrier.
+const barrierTimeout = 5 * time.Second
+
+// systemd talks to systemd and to the journal, in order, in a goroutine of its
+// own: the driver never waits for either.
+type systemd struct {
+	n    *sdnotify.Notifier // nil: not started by systemd
+	log  *slog.Logger
+	jobs *mailbox
+	done chan struct{}
+}
+
+func newSystemd(address string, log *slog.Logger) *systemd {
+	s := &systemd{n: sdnotify.New(address), log: log, jobs: newMailbox(), done: make(chan struct{})}
+	go s.run()
+	return s
+}
+
+func (s *systemd) run() {
+	defer close(s.done)
+	defer s.n.Close()
+	for over := false; !over; {
+		<-s.jobs.wake
+		for _, job := range s.jobs.take() {
+			if job == nil {
+				over = true
+				break
+			}
+			job()
+		}
+	}
+}
+
+// do executes f after all that was asked before.
+func (s *systemd) do(f func()) { s.jobs.post(f) }
+
+// notify sends one datagram.
+func (s *systemd) notify(lines ...string) {
+	s.do(func() {
+		if err := s.n.Send(lines...); err != nil {
+			s.log.LogAttrs(context.Background(), slog.LevelError, "systemd not notified", slog.Any("err", err))
+		}
+	})
+}
+
+// handOver tells systemd who the main process is, waits until it has taken note,
+// and calls then with whether it could be told. A barrier that is not answered is
+// no failure: the datagram is in systemd's queue.
+func (s *systemd) handOver(pid int, status string, then func(ok bool)) {
+	s.do(func() {
+		if err := s.n.Send(sdnotify.MainPID(pid), sdnotify.Ready, sdnotify.Status(status)); err != nil {
+			s.log.LogAttrs(context.Background(), slog.LevelError, "systemd not told of the new main process", slog.Int("pid", pid), slog.Any("err", err))
+			then(false)
+			return
+		}
+		s.barrier()
+		then(true)
+	})
+}
+
+func (s *systemd) barrier() {
+	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+	defer cancel()
+	if err := s.n.Barrier(ctx); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "systemd has not confirmed that it read its messages", slog.Any("err", err))
+	}
+}
+
+// close executes what was asked, within a second, and ends. What takes longer
+// goes on without being waited for.
+func (s *systemd) close() {
+	s.jobs.post(nil)
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-s.done:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,248 @@
+package upgrade
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hdctl/handoff/activation"
+	"github.com/hdctl/handoff/upgrade/control"
+)
+
+// Defaults of [Options].
+const (
+	DefaultReadyTimeout = 30 * time.Second
+	DefaultProbation    = 2 * time.Second
+	DefaultDrainTimeout = 10 * time.Minute
+	DefaultStopTimeout  = 20 * time.Second
+	DefaultMaxDraining  = 8
+)
+
+// Options are fixed at [New]. The zero value of each is its default; a negative
+// duration means none. Most have an environment variable that wins over the
+// code, so that the unit file has the last word; durations are written as Go
+// does ("90s", "10m"; "-1s" for none). Status shows the values in force.
+type Options struct {
+	// Name is the name of the service. Default: under systemd the unit's, else
+	// the base name of the program. A successor has its predecessor's.
+	Name string
+	// Version is a label for status, records and logs.
+	Version string
+	// ReadyTimeout is how long a new generation may take from its start until
+	// it is ready. HANDOFF_READY_TIMEOUT, 30 s.
+	ReadyTimeout time.Duration
+	// Probation is how long the old generation stands by to take over again
+	// after the new one has begun to serve. HANDOFF_PROBATION, 2 s.
+	Probation time.Duration
+	// DrainTimeout is how long an old generation may take, after an upgrade, to
+	// finish what its clients have open. HANDOFF_DRAIN_TIMEOUT, 10 min.
+	DrainTimeout time.Duration
+	// StopTimeout is how long all generations may take after SIGTERM.
+	// HANDOFF_STOP_TIMEOUT, 20 s. It should be shorter than TimeoutStopSec=.
+	StopTimeout time.Duration
+	// MaxDraining is how many old generations may drain at once; when there
+	// would be more, the oldest gets 5 s to finish. HANDOFF_MAX_DRAINING, 8.
+	MaxDraining int
+	// Control is the path of the control socket, or "-" for none.
+	// HANDOFF_CONTROL. Default: under systemd control.sock in that directory of
+	// $RUNTIME_DIRECTORY that ends in /handoff/NAME (RuntimeDirectory=; without
+	// it there is no control socket, and a warning says so); else
+	// $XDG_RUNTIME_DIR/handoff/NAME/control.sock, or for root
+	// /run/handoff/NAME/control.sock.
+	Control string
+	// OperatorGroup is a group that may command on the control socket, besides
+	// root and the service's user. HANDOFF_OPERATOR_GROUP.
+	OperatorGroup string
+	// NoSIGHUP turns off that SIGHUP starts an upgrade; it is ignored then.
+	// HANDOFF_SIGHUP=off (or on).
+	NoSIGHUP bool
+	// Logger gets a record for each change of state; nil logs nothing.
+	Logger *slog.Logger
+	// Sockets are the sockets of the first generation. Default: what systemd
+	// passed ([activation.Take]). The Upgrader owns them from the call of New
+	// on. A successor's come from its predecessor.
+	Sockets *activation.Sockets
+}
+
+// settings are options with defaults and environment applied. 0 means none.
+type settings struct {
+	readyTimeout, probation, drainTimeout, stopTimeout time.Duration
+
+	maxDraining   int
+	control       string
+	operatorGroup string
+	noSIGHUP      bool
+}
+
+// resolve applies environment and defaults. lookup is os.LookupEnv.
+func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
+	s := settings{control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP}
+	for _, d := range []struct {
+		to         *time.Duration
+		option     time.Duration
+		key        string
+		byDefault  time.Duration
+		forbidNone bool
+	}{
+		{&s.readyTimeout, o.ReadyTimeout, "HANDOFF_READY_TIMEOUT", DefaultReadyTimeout, false},
+		{&s.probation, o.Probation, "HANDOFF_PROBATION", DefaultProbation, false},
+		{&s.drainTimeout, o.DrainTimeout, "HANDOFF_DRAIN_TIMEOUT", DefaultDrainTimeout, false},
+		{&s.stopTimeout, o.StopTimeout, "HANDOFF_STOP_TIMEOUT", DefaultStopTimeout, true},
+	} {
+		v := d.option
+		if text, ok := lookup(d.key); ok && text != "" {
+			var err error
+			if v, err = time.ParseDuration(text); err != nil {
+				return s, fmt.Errorf("read environment variable %s: %w (write it like 90s or 10m)", d.key, err)
+			}
+			if v == 0 {
+				v = -1 // "0s" is meant literally in a unit file
+			}
+		}
+		switch {
+		case v == 0:
+			v = d.byDefault
+		case v < 0 && d.forbidNone:
+			v = time.Millisecond // a stop has an end
+		case v < 0:
+			v = 0
+		}
+		*d.to = v
+	}
+	s.maxDraining = o.MaxDraining
+	if text, ok := lookup("HANDOFF_MAX_DRAINING"); ok && text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return s, fmt.Errorf("read environment variable HANDOFF_MAX_DRAINING: %q is not a number from 1", text)
+		}
+		s.maxDraining = n
+	}
+	if s.maxDraining <= 0 {
+		s.maxDraining = DefaultMaxDraining
+	}
+	if text, ok := lookup("HANDOFF_CONTROL"); ok && text != "" {
+		s.control = text
+	}
+	if text, ok := lookup("HANDOFF_OPERATOR_GROUP"); ok && text != "" {
+		s.operatorGroup = text
+	}
+	if text, ok := lookup("HANDOFF_SIGHUP"); ok && text != "" {
+		switch text {
+		case "on":
+			s.noSIGHUP = false
+		case "off":
+			s.noSIGHUP = true
+		default:
+			return s, fmt.Errorf("read environment variable HANDOFF_SIGHUP: %q is neither on nor off", text)
+		}
+	}
+	return s, nil
+}
+
+// requestSlack is what an upgrade may take beside getting ready and probation:
+// the hand-over itself, and systemd's answer.
+const requestSlack = 10 * time.Second
+
+// requestTimeout bounds a request that names no deadline; 0 is unbounded.
+func (s settings) requestTimeout() time.Duration {
+	if s.readyTimeout == 0 {
+		return 0
+	}
+	return s.readyTimeout + s.probation + requestSlack
+}
+
+func (s settings) describe(watchdog time.Duration) control.Settings {
+	return control.Settings{
+		ReadyTimeout: s.readyTimeout.Seconds(),
+		Probation:    s.probation.Seconds(),
+		DrainTimeout: s.drainTimeout.Seconds(),
+		StopTimeout:  s.stopTimeout.Seconds(),
+		MaxDraining:  s.maxDraining,
+		Watchdog:     watchdog.Seconds(),
+	}
+}
+
+// environment is what systemd said to this process in its environment.
+type environment struct {
+	bySystemd  bool // systemd started this very process, or is told about it
+	notify     string
+	watchdog   time.Duration
+	invocation string
+	runtime    []string // $RUNTIME_DIRECTORY
+}
+
+// takeEnvironment reads what is meant for this process alone and removes it, so
+// that neither a successor nor a helper process finds what is not true of it, or
+// not its business (sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5)). It
+// must run before any other goroutine reads the environment.
+func takeEnvironment() environment {
+	take := func(key string) string {
+		v := os.Getenv(key)
+		_ = os.Unsetenv(key)
+		return v
+	}
+	self := strconv.Itoa(os.Getpid())
+	e := environment{
+		notify:     take("NOTIFY_SOCKET"),
+		invocation: os.Getenv("INVOCATION_ID"),
+	}
+	e.bySystemd = take("SYSTEMD_EXEC_PID") == self || e.notify != ""
+	usec, pid := take("WATCHDOG_USEC"), take("WATCHDOG_PID")
+	if n, err := strconv.ParseInt(usec, 10, 64); err == nil && n > 0 && (pid == "" || pid == self) {
+		e.watchdog = time.Duration(n) * time.Microsecond
+	}
+	if dirs := os.Getenv("RUNTIME_DIRECTORY"); dirs != "" {
+		e.runtime = strings.Split(dirs, ":")
+	}
+	return e
+}
+
+// serviceName finds the name of the service.
+func serviceName(o Options, e environment, cgroup string) string {
+	if o.Name != "" {
+		return strings.TrimSuffix(o.Name, ".service")
+	}
+	for _, dir := range e.runtime {
+		if parent, name := filepath.Split(dir); filepath.Base(parent) == "handoff" {
+			return name
+		}
+	}
+	if e.bySystemd {
+		for line := range strings.Lines(cgroup) {
+			unit := filepath.Base(strings.TrimSpace(line))
+			if name, ok := strings.CutSuffix(unit, ".service"); ok {
+				return name
+			}
+		}
+	}
+	return filepath.Base(os.Args[0])
+}
+
+// controlPath finds the place of the control socket; "" for none, with the
+// reason. own says that its directory is ours to make.
+func controlPath(s settings, e environment, name string) (path string, own bool, reason string) {
+	switch {
+	case s.control == "-":
+		return "", false, ""
+	case s.control != "":
+		return s.control, false, ""
+	case e.bySystemd:
+		for _, dir := range e.runtime {
+			if strings.HasSuffix(dir, filepath.Join("/handoff", name)) {
+				return filepath.Join(dir, "control.sock"), false, ""
+			}
+		}
+		return "", false, fmt.Sprintf("no control socket: the unit has no RuntimeDirectory=handoff/%s, so hdctl cannot reach this service", name)
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "handoff", name, "control.sock"), true, ""
+	}
+	if os.Geteuid() == 0 {
+		return filepath.Join("/run/handoff", name, "control.sock"), true, ""
+	}
+	return "", false, "no control socket: XDG_RUNTIME_DIR is not set, so hdctl cannot reach this service"
+}

@@ -1,0 +1,229 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hdctl/handoff/upgrade/internal/link"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/spawn"
+)
+
+// peer is another generation that this one has a link to. Its fields belong to
+// the driver, but for conn, which is safe for concurrent use.
+type peer struct {
+	number  int
+	pid     int
+	version string
+	conn    *link.Conn
+	pidfd   *os.File    // nil for a candidate that has not said hello
+	child   spawn.Child // if we started it
+	since   time.Time   // when we came to know it
+
+	report   link.Report // the last one, of a draining generation
+	reported time.Time   // zero: none yet
+}
+
+// addPeer makes p known and starts to listen to it.
+func (u *Upgrader) addPeer(p *peer) {
+	p.since = time.Now()
+	u.peers[p.number] = p
+	dead := make(chan struct{})
+	if p.child != nil {
+		u.wg.Go(func() {
+			select {
+			case <-p.child.Exited():
+				p.conn.Finish()
+				close(dead)
+			case <-u.over:
+			}
+		})
+	} else {
+		u.wg.Go(func() {
+			if awaitDeath(p.pidfd) == nil {
+				p.conn.Finish()
+				close(dead)
+			}
+		})
+	}
+	u.wg.Go(func() { u.listenTo(p, dead) })
+}
+
+// listenTo posts what a peer says, and in the end its death: never before what
+// it said last. An end of file alone is no sign of death, since other processes
+// may hold the other end, and is followed by waiting for the death.
+func (u *Upgrader) listenTo(p *peer, dead <-chan struct{}) {
+	for {
+		m, files, err := p.conn.Receive()
+		var frame *link.FrameError
+		switch {
+		case err == nil:
+			if !u.box.post(func() { u.receive(p, m, files) }) {
+				closeFiles(files)
+			}
+			continue
+		case errors.As(err, &frame):
+			u.log.LogAttrs(u.ctx, slog.LevelWarn, "message not understood", slog.Int("generation", p.number), slog.Any("err", err))
+			continue
+		case !errors.Is(err, io.EOF):
+			u.log.LogAttrs(u.ctx, slog.LevelDebug, "link ended", slog.Int("generation", p.number), slog.Any("err", err))
+		}
+		break
+	}
+	select {
+	case <-dead:
+		u.box.post(func() { u.gone(p) })
+	case <-u.over:
+	}
+}
+
+// gone is the death of a generation.
+func (u *Upgrader) gone(p *peer) {
+	drained := u.state.Main && p.number < u.number
+	delete(u.peers, p.number)
+	u.step(machine.PeerGone{Number: p.number})
+	p.close()
+	if drained {
+		u.recordDrained(p)
+	}
+}
+
+func (p *peer) close() {
+	_ = p.conn.Close()
+	if p.pidfd != nil {
+		_ = p.pidfd.Close()
+	}
+}
+
+// awaitDeath waits until the process of pidfd has ended; an error means that
+// pidfd was closed.
+func awaitDeath(pidfd *os.File) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n == 1 && err == nil
+	})
+}
+
+// ownPidfd opens a pidfd of this process that can be waited for in the
+// netpoller, by whoever gets it: the flag belongs to the open file description.
+// PIDFD_NONBLOCK needs Linux 5.10.
+func ownPidfd() (*os.File, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open a pidfd of this process: %w", os.NewSyscallError("pidfd_open", err))
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// send sends to a generation. A link that is full or closed is that
+// generation's trouble; who waits for an answer has a timer.
+func (u *Upgrader) send(number int, m link.Message, files ...*os.File) {
+	p := u.peers[number]
+	if p == nil {
+		return
+	}
+	if err := p.conn.Send(m, files...); err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "message not sent", slog.Int("generation", number),
+			slog.String("kind", string(m.Kind())), slog.Any("err", err))
+	}
+}
+
+// hello is what this generation says first on a link to a neighbour.
+func (u *Upgrader) hello() link.Hello {
+	versions := link.Supported()
+	return link.Hello{
+		Min: versions.Min, Max: versions.Max,
+		Library: u.library, Service: u.name, Version: u.opts.Version,
+		Generation: u.number, PID: os.Getpid(), Invocation: u.env.invocation,
+		SentAt: time.Now().UnixNano(),
+	}
+}
+
+// receive handles a message. The driver calls it.
+func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
+	keep := false
+	switch m := m.(type) {
+	case link.Hello:
+		keep = u.greet(p, m, files)
+	case link.Refuse:
+		u.refused(p, m)
+	case link.Ready:
+		u.candidateReady(p)
+	case link.Serve:
+		u.step(machine.ServeNow{})
+	case link.Serving:
+		u.candidateServing(p)
+	case link.Confirmed:
+		u.confirmed(m)
+	case link.Stopping:
+		u.step(machine.PeerStopping{Number: p.number})
+	case link.Hurry:
+		u.step(machine.Hurried{})
+	case link.Report:
+		p.report, p.reported = m, time.Now()
+		if m.Version != "" {
+			p.version = m.Version
+		}
+		u.publish()
+	case link.Meet:
+		keep = u.meet(m, files)
+	case link.Unknown:
+		if m.Unanswered {
+			u.send(p.number, link.Unknown{Name: m.Name})
+		}
+		u.log.LogAttrs(u.ctx, slog.LevelInfo, "message of an unknown kind", slog.Int("generation", p.number), slog.String("kind", m.Name))
+	}
+	if !keep {
+		closeFiles(files)
+	}
+}
+
+// meet takes up the link to a generation that is no neighbour.
+func (u *Upgrader) meet(m link.Meet, files []*os.File) (keep bool) {
+	if u.peers[m.Generation] != nil || m.Generation == u.number {
+		return false
+	}
+	conn, err := link.New(files[0])
+	if err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelError, "link to another generation not opened", slog.Int("generation", m.Generation), slog.Any("err", err))
+		closeFiles(files[1:])
+		return true
+	}
+	u.addPeer(&peer{number: m.Generation, pid: m.PID, version: m.Version, conn: conn, pidfd: files[1]})
+	closeFiles(files[2:])
+	u.step(machine.Met{Number: m.Generation})
+	return true
+}
+
+// introduce gives a drainer and the new main generation a link to each other.
+func (u *Upgrader) introduce(drainer, main int) {
+	d, m := u.peers[drainer], u.peers[main]
+	if d == nil || m == nil || m.pidfd == nil {
+		return
+	}
+	a, b, err := link.Pair()
+	if err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelError, "generations not introduced to each other", slog.Int("generation", drainer), slog.Any("err", err))
+		return
+	}
+	defer a.Close()
+	defer b.Close()
+	u.send(drainer, link.Meet{Generation: main, PID: m.pid, Version: m.version, Role: "main"}, a, m.pidfd)
+	u.send(main, link.Meet{Generation: drainer, PID: d.pid, Version: d.version, Role: "draining"}, b, d.pidfd)
+}

@@ -1,0 +1,246 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+)
+
+// waiter is somebody who asked for an upgrade and waits for its result. Its
+// fields belong to the driver, but for result.
+type waiter struct {
+	req      control.UpgradeRequest
+	trigger  control.Trigger
+	began    time.Time
+	deadline time.Time // zero: none
+	expire   *time.Timer
+	// confirmed is the result of one who waits for the drain, too.
+	confirmed *control.Result
+	// forward, of one who queued and whose turn comes under another main
+	// generation, says that this one is to be asked.
+	forward chan struct{}
+	result  chan *control.Result // has room for one
+}
+
+func (w *waiter) finish(r *control.Result) {
+	if w.expire != nil {
+		w.expire.Stop()
+	}
+	select {
+	case w.result <- r:
+	default:
+	}
+}
+
+// request asks for an upgrade and waits for its result. emit is called, in this
+// goroutine, for each event on the way. When ctx ends first the upgrade goes on,
+// and there is no result.
+func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trigger control.Trigger, emit func(control.Event)) (*control.Result, error) {
+	w := &waiter{
+		req: req, trigger: trigger, began: time.Now(),
+		forward: make(chan struct{}), result: make(chan *control.Result, 1),
+	}
+	timeout := u.set.requestTimeout()
+	if req.Timeout > 0 {
+		timeout = time.Duration(req.Timeout * float64(time.Second))
+	}
+	if timeout > 0 {
+		w.deadline = w.began.Add(timeout)
+	}
+	seq := u.events.last()
+	if !u.box.post(func() { u.submit(w) }) {
+		return u.refusal(machine.Terminating, trigger), nil
+	}
+	for {
+		events, next, more := u.events.after(seq)
+		seq = next
+		for _, e := range events {
+			emit(e)
+		}
+		select {
+		case r := <-w.result:
+			events, _, _ := u.events.after(seq)
+			for _, e := range events {
+				emit(e)
+			}
+			return r, nil
+		case <-w.forward:
+			return u.askSuccessor(ctx, w, emit)
+		case <-more:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-u.over:
+			// A result that came with the end counts.
+			select {
+			case r := <-w.result:
+				return r, nil
+			default:
+				return u.refusal(machine.Terminating, trigger), nil
+			}
+		}
+	}
+}
+
+// submit starts an upgrade, queues the request, or refuses it. The driver calls it.
+func (u *Upgrader) submit(w *waiter) {
+	if os.Getpid() == 1 {
+		w.finish(refused(w.trigger, u.number, control.Errorf(control.CodeContainer,
+			"this process is PID 1 of its PID namespace; when it ends, so does the container, the new generation included").
+			WithHint("run the service under an init (docker run --init), or replace the container")))
+		return
+	}
+	if w.req.Queue && u.state.Main && !u.state.Stopping && u.state.Candidate.Phase != machine.None {
+		u.queue = append(u.queue, w)
+		u.events.add(control.Event{Phase: control.PhaseQueued, Message: "an upgrade is in progress; the next one follows"})
+		if !w.deadline.IsZero() {
+			w.expire = time.AfterFunc(time.Until(w.deadline), func() {
+				u.box.post(func() { u.expireQueued(w) })
+			})
+		}
+		u.publish()
+		return
+	}
+	u.begin([]*waiter{w})
+}
+
+// expireQueued answers a request whose time ran out before its turn came.
+func (u *Upgrader) expireQueued(w *waiter) {
+	for i, q := range u.queue {
+		if q == w {
+			u.queue = append(u.queue[:i:i], u.queue[i+1:]...)
+			w.finish(&control.Result{
+				Outcome: control.OutcomeTimedOut, From: u.number, FromPID: os.Getpid(), Trigger: w.trigger, Phase: control.PhaseQueued,
+				Total: time.Since(w.began).Seconds(),
+				Error: control.Errorf(control.CodeTimedOut, "the upgrade in progress did not end within %v; nothing was tried", round(time.Since(w.began))),
+			})
+			u.publish()
+			return
+		}
+	}
+}
+
+// begin starts an upgrade for those who wait for it. The earliest of their
+// deadlines is that of the upgrade: what was answered as failed must not happen
+// later.
+func (u *Upgrader) begin(waiters []*waiter) {
+	w := waiters[0]
+	a := &attempt{number: u.state.Next, began: w.began, trigger: w.trigger, waiters: waiters}
+	if len(waiters) > 1 || time.Since(w.began) > time.Second {
+		a.began = time.Now() // it waited
+	}
+	for _, w := range waiters {
+		if w.expire != nil {
+			w.expire.Stop()
+		}
+		if !w.deadline.IsZero() && (a.deadline.IsZero() || w.deadline.Before(a.deadline)) {
+			a.deadline = w.deadline
+		}
+	}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	u.asking = w
+	last := u.attempt
+	if u.state.Candidate.Phase == machine.None {
+		u.attempt = a
+	}
+	u.step(machine.Upgrade{})
+	if u.asking != nil {
+		u.asking = nil
+		return
+	}
+	u.attempt = last // refused, and waiters[0] knows
+	a.cancel()
+	for _, w := range waiters[1:] {
+		w.finish(u.refusal(machine.Terminating, w.trigger))
+	}
+}
+
+// nextInQueue starts the upgrade that others wait for, once there is none in
+// progress; where another generation is main by now, that one is to be asked.
+func (u *Upgrader) nextInQueue() {
+	if len(u.queue) == 0 || u.state.Candidate.Phase != machine.None || u.attempt != nil {
+		return
+	}
+	queue := u.queue
+	u.queue = nil
+	switch {
+	case u.state.Stopping:
+		for _, w := range queue {
+			w.finish(u.refusal(machine.Terminating, w.trigger))
+		}
+	case !u.state.Main:
+		for _, w := range queue {
+			if w.expire != nil {
+				w.expire.Stop()
+			}
+			close(w.forward)
+		}
+	default:
+		u.begin(queue)
+	}
+}
+
+// askSuccessor passes a request that had to wait on to the generation that is
+// main now.
+func (u *Upgrader) askSuccessor(ctx context.Context, w *waiter, emit func(control.Event)) (*control.Result, error) {
+	if u.controlPath == "" {
+		return refused(w.trigger, u.number, control.Errorf(control.CodeNotMain,
+			"an upgrade that was in progress has made another generation the main one, and there is no control socket to ask it")), nil
+	}
+	req := w.req
+	if !w.deadline.IsZero() {
+		req.Timeout = max(time.Until(w.deadline).Seconds(), 0.001)
+	}
+	client := control.Client{Socket: u.controlPath}
+	r, err := client.Upgrade(ctx, req, emit)
+	if err != nil {
+		var refusal *control.Error
+		if errors.As(err, &refusal) {
+			return refused(w.trigger, u.number, refusal), nil
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+// refusal is the answer where nothing was tried.
+func (u *Upgrader) refusal(o machine.Outcome, trigger control.Trigger) *control.Result {
+	var e *control.Error
+	switch o {
+	case machine.InProgress:
+		e = control.Errorf(control.CodeInProgress, "an upgrade is in progress").
+			WithHint("wait for it, or join the queue: hdctl upgrade --queue %s", u.name)
+		if a := u.attempt; a != nil {
+			e.Message = "an upgrade to generation " + describeAttempt(a) + " is in progress"
+		}
+	case machine.NotServing:
+		e = control.Errorf(control.CodeNotServing, "generation %d is not ready yet", u.number).
+			WithHint("wait until it serves: hdctl status %s", u.name)
+	case machine.NotMain:
+		e = control.Errorf(control.CodeNotMain, "generation %d is not the main one", u.number).
+			WithHint("ask the main one, on the control socket: hdctl upgrade %s", u.name)
+	default:
+		e = control.Errorf(control.CodeStopping, "the service is being stopped")
+	}
+	return refused(trigger, u.number, e)
+}
+
+func refused(trigger control.Trigger, number int, e *control.Error) *control.Result {
+	return &control.Result{Outcome: control.OutcomeRefused, From: number, FromPID: os.Getpid(), Trigger: trigger, Error: e}
+}
+
+// requestBySignal is an upgrade that nobody waits for.
+func (u *Upgrader) requestBySignal() {
+	u.wg.Go(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		r, _ := u.request(ctx, control.UpgradeRequest{}, control.Trigger{Via: control.ViaSignal}, func(control.Event) {})
+		if r != nil && r.Outcome == control.OutcomeRefused {
+			u.log.LogAttrs(ctx, slog.LevelWarn, "upgrade by signal refused", slog.Any("err", r.Error))
+		}
+	})
+}

@@ -1,0 +1,41 @@
+package upgrade
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// A Server serves one listener from [Upgrader.Run] on, through parking and
+// falling back, until its generation is over.
+type Server interface {
+	// Serve accepts from ln, a *[Listener], until Accept fails with
+	// [net.ErrClosed], and then returns nil. Anything else is a failure of the
+	// service: the generation is stopped and Run returns the error.
+	Serve(ln net.Listener) error
+	// Drain is called once, when this generation shall finish: it says goodbye,
+	// lets what runs end, and returns when nothing is left or ctx is done. Then
+	// the Upgrader cuts what the listener still holds, and counts it. Drain does
+	// not make Serve return.
+	Drain(ctx context.Context) error
+}
+
+// drainInfo is what the context of a Drain carries.
+type drainInfo struct {
+	// listener is what the server serves.
+	listener *Listener
+	// stop is closed when the drain is, or has become, a real stop of the
+	// service: nobody accepts any more, and clients wait.
+	stop chan struct{}
+	// grace is how long an idle connection may stay open in a real stop.
+	grace time.Duration
+}
+
+type drainInfoKey struct{}
+
+// drainInfoOf returns what ctx carries; a context that is not of the Upgrader's
+// making has a drain that is no stop.
+func drainInfoOf(ctx context.Context) drainInfo {
+	info, _ := ctx.Value(drainInfoKey{}).(drainInfo)
+	return info
+}

@@ -1,0 +1,165 @@
+package upgrade
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+)
+
+// view is what the driver lets others see of its state. It is never changed, but
+// replaced.
+type view struct {
+	state       machine.State
+	since       time.Time
+	deadline    time.Time
+	cut         control.Counts
+	upgrade     *control.Progress
+	last        *control.Record
+	failedFile  fileID
+	generations []control.Generation // the other ones
+	warnings    []string
+}
+
+// publish makes the driver's state visible.
+func (u *Upgrader) publish() {
+	v := &view{
+		state: u.state, since: u.since, cut: toCounts(u.cut),
+		last: u.last, failedFile: u.failedFile, warnings: u.warnings,
+	}
+	if d := u.drainage; d != nil {
+		v.deadline = d.deadline
+	}
+	if a := u.attempt; a != nil {
+		v.upgrade = &control.Progress{
+			Phase: phaseName(u.state.Candidate.Phase), Trigger: a.trigger, Since: a.began,
+			From: u.number, To: a.number, PID: a.pid, Queued: len(u.queue),
+		}
+	}
+	for _, p := range u.peers {
+		v.generations = append(v.generations, u.describePeer(p))
+	}
+	u.view.Store(v)
+}
+
+// describePeer describes another generation as main sees it.
+func (u *Upgrader) describePeer(p *peer) control.Generation {
+	c := u.state.Candidate
+	g := control.Generation{Number: p.number, PID: p.pid, Version: p.version, Since: p.since, Started: p.since}
+	switch {
+	case c.Phase != machine.None && p.number == c.Number:
+		g.State = control.StateStarting
+		if c.Phase >= machine.Probation && c.Phase <= machine.Notifying {
+			g.State, g.Reason = control.StateServing, "on probation"
+		}
+		if c.Phase == machine.Dying {
+			g.State, g.Reason = control.StateFailed, "ending"
+		}
+	case p.number > u.number: // our successor, main by now
+		g.State = control.StateServing
+	case u.state.Main, u.state.Life == machine.Draining:
+		g.State = control.StateDraining
+	default:
+		g.State, g.Reason = control.StateParked, "we are on probation"
+	}
+	if !p.reported.IsZero() {
+		r := p.report
+		g.Started, g.Since = time.Unix(0, r.Started), time.Unix(0, r.Since)
+		g.Conns, g.RSS, g.Cut = control.Counts(r.Counts), r.RSS, r.Cut.Total
+		if r.Deadline != 0 {
+			g.Deadline = time.Unix(0, r.Deadline)
+		}
+		if r.Oldest != 0 {
+			g.Oldest = time.Unix(0, r.Oldest)
+		}
+	}
+	return g
+}
+
+// ownState translates our own life for the API.
+func (v *view) ownState() control.State {
+	switch v.state.Life {
+	case machine.Starting, machine.Waiting:
+		return control.StateStarting
+	case machine.Serving:
+		return control.StateServing
+	case machine.Parked:
+		return control.StateParked
+	case machine.Draining:
+		return control.StateDraining
+	}
+	return control.StateExited
+}
+
+// Status returns a snapshot of the service as this generation sees it: complete
+// if it is the main one. It does not wait for anything that is going on.
+func (u *Upgrader) Status() *control.Status {
+	v := u.view.Load()
+	now := time.Now()
+	counts, oldest := u.counts()
+	own := control.Generation{
+		Number: u.number, PID: u.pid, Version: u.opts.Version, State: v.ownState(), Main: v.state.Main,
+		Started: u.started, Since: v.since, Deadline: v.deadline, Conns: counts, Oldest: oldest,
+		RSS: u.rss(), Cut: v.cut.Total, Executable: executable(u.pid),
+	}
+	if v.state.Life == machine.Parked {
+		own.Reason = "its successor is on probation"
+	}
+	s := &control.Status{
+		APIVersion: control.APIVersion, Library: u.library, Service: u.name, State: own.State,
+		Stopping: v.state.Stopping, Invocation: u.env.invocation, Time: now,
+		Upgrade: v.upgrade, Last: v.last, Disk: u.disk.compare(v.failedFile),
+		Generations: append([]control.Generation{own}, v.generations...),
+		Sockets:     u.describeSockets(), Options: u.set.describe(u.env.watchdog), Warnings: v.warnings,
+	}
+	if v.state.Main {
+		s.Main = u.number
+	} else {
+		s.Main = v.state.Lead
+	}
+	for i := range s.Generations {
+		g := &s.Generations[i]
+		g.Main = g.Number == s.Main
+		if g.PID != u.pid {
+			g.Executable = executable(g.PID)
+			if g.RSS == 0 {
+				g.RSS = residentMemory(g.PID)
+			}
+		}
+	}
+	slices.SortFunc(s.Generations, func(a, b control.Generation) int { return cmp.Compare(b.Number, a.Number) })
+	return s
+}
+
+func (u *Upgrader) describeSockets() []control.Socket {
+	u.mu.Lock()
+	listeners := u.listeners
+	u.mu.Unlock()
+	described := []control.Socket{}
+	counted := make(map[string]bool)
+	for _, s := range u.table.all() {
+		d := control.Socket{Name: s.name, Network: s.network, Address: s.address, Claimed: s.claimed}
+		for _, l := range listeners {
+			// Several sockets under one name share a listener: counted once.
+			if l.name == s.name && s.claimed && !counted[s.name] {
+				c, _ := l.conns.Counts()
+				d.Conns, counted[s.name] = toCounts(c), true
+			}
+		}
+		described = append(described, d)
+	}
+	return described
+}
+
+func (u *Upgrader) rss() int64 { return residentMemory(u.pid) }
+
+func describeAttempt(a *attempt) string {
+	pid := ""
+	if a.pid != 0 {
+		pid = fmt.Sprintf(" (pid %d)", a.pid)
+	}
+	return fmt.Sprintf("%d%s, started %v ago via %s,", a.number, pid, round(time.Since(a.began)), a.trigger.Via)
+}
