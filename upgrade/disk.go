@@ -54,7 +54,7 @@ func (d *disk) state(there fileID) (state, detail string) {
 	case ours == fileID{}:
 		return control.DiskUnknown, "the file that runs cannot be read"
 	case ours.size != there.size:
-		return control.DiskDiffers, "an upgrade or a restart would start it"
+		return control.DiskDiffers, ""
 	}
 	a, errA := d.digest(ownExecutable, ours)
 	b, errB := d.digest(d.path, there)
@@ -64,7 +64,7 @@ func (d *disk) state(there fileID) (state, detail string) {
 	case a == b:
 		return control.DiskSame, ""
 	}
-	return control.DiskDiffers, "an upgrade or a restart would start it"
+	return control.DiskDiffers, ""
 }
 
 func (d *disk) digest(path string, id fileID) (sum [sha256.Size]byte, err error) {

@@ -2,7 +2,7 @@ package upgrade
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -21,10 +21,13 @@ type waiter struct {
 	expire   *time.Timer
 	// confirmed is the result of one who waits for the drain, too.
 	confirmed *control.Result
-	// forward, of one who queued and whose turn comes under another main
-	// generation, says that this one is to be asked.
-	forward chan struct{}
-	result  chan *control.Result // has room for one
+	// queued gets a word for one who has to wait for its turn.
+	queued chan control.Event // has room for one
+	// begun is closed when its upgrade begins; firstEvent is the number of the
+	// last event before that.
+	begun      chan struct{}
+	firstEvent uint64
+	result     chan *control.Result // has room for one
 }
 
 func (w *waiter) finish(r *control.Result) {
@@ -38,12 +41,12 @@ func (w *waiter) finish(r *control.Result) {
 }
 
 // request asks for an upgrade and waits for its result. emit is called, in this
-// goroutine, for each event on the way. When ctx ends first the upgrade goes on,
-// and there is no result.
+// goroutine, for each event of it on the way. When ctx ends first the upgrade goes
+// on, and there is no result.
 func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trigger control.Trigger, emit func(control.Event)) (*control.Result, error) {
 	w := &waiter{
 		req: req, trigger: trigger, began: time.Now(),
-		forward: make(chan struct{}), result: make(chan *control.Result, 1),
+		queued: make(chan control.Event, 1), begun: make(chan struct{}), result: make(chan *control.Result, 1),
 	}
 	timeout := u.set.requestTimeout()
 	if req.Timeout > 0 {
@@ -52,11 +55,24 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 	if timeout > 0 {
 		w.deadline = w.began.Add(timeout)
 	}
-	seq := u.events.last()
 	if !u.box.post(func() { u.submit(w) }) {
 		return u.refusal(machine.Terminating, trigger), nil
 	}
-	for {
+	for waits := true; waits; {
+		select {
+		case e := <-w.queued:
+			emit(e)
+		case <-w.begun:
+			waits = false
+		case r := <-w.result:
+			return r, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-u.over:
+			return u.lastAnswer(w), nil
+		}
+	}
+	for seq := w.firstEvent; ; {
 		events, next, more := u.events.after(seq)
 		seq = next
 		for _, e := range events {
@@ -69,20 +85,23 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 				emit(e)
 			}
 			return r, nil
-		case <-w.forward:
-			return u.askSuccessor(ctx, w, emit)
 		case <-more:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-u.over:
-			// A result that came with the end counts.
-			select {
-			case r := <-w.result:
-				return r, nil
-			default:
-				return u.refusal(machine.Terminating, trigger), nil
-			}
+			return u.lastAnswer(w), nil
 		}
+	}
+}
+
+// lastAnswer is what a generation that is over answers: a result that came with
+// its end counts.
+func (u *Upgrader) lastAnswer(w *waiter) *control.Result {
+	select {
+	case r := <-w.result:
+		return r
+	default:
+		return u.refusal(machine.Terminating, w.trigger)
 	}
 }
 
@@ -96,7 +115,10 @@ func (u *Upgrader) submit(w *waiter) {
 	}
 	if w.req.Queue && u.state.Main && !u.state.Stopping && u.state.Candidate.Phase != machine.None {
 		u.queue = append(u.queue, w)
-		u.events.add(control.Event{Phase: control.PhaseQueued, Message: "an upgrade is in progress; the next one follows"})
+		w.queued <- control.Event{
+			Time: time.Now(), Seq: u.events.last(), Phase: control.PhaseQueued,
+			Message: fmt.Sprintf("waiting for the upgrade to generation %d to end", u.state.Candidate.Number),
+		}
 		if !w.deadline.IsZero() {
 			w.expire = time.AfterFunc(time.Until(w.deadline), func() {
 				u.box.post(func() { u.expireQueued(w) })
@@ -137,6 +159,7 @@ func (u *Upgrader) begin(waiters []*waiter) {
 		if w.expire != nil {
 			w.expire.Stop()
 		}
+		w.firstEvent = u.events.last()
 		if !w.deadline.IsZero() && (a.deadline.IsZero() || w.deadline.Before(a.deadline)) {
 			a.deadline = w.deadline
 		}
@@ -150,6 +173,9 @@ func (u *Upgrader) begin(waiters []*waiter) {
 	u.step(machine.Upgrade{})
 	if u.asking != nil {
 		u.asking = nil
+		for _, w := range waiters {
+			close(w.begun)
+		}
 		return
 	}
 	u.attempt = last // refused, and waiters[0] knows
@@ -172,39 +198,13 @@ func (u *Upgrader) nextInQueue() {
 		for _, w := range queue {
 			w.finish(u.refusal(machine.Terminating, w.trigger))
 		}
-	case !u.state.Main:
+	case !u.state.Main: // who waited asks again, as [control.Client] does
 		for _, w := range queue {
-			if w.expire != nil {
-				w.expire.Stop()
-			}
-			close(w.forward)
+			w.finish(u.refusal(machine.NotMain, w.trigger))
 		}
 	default:
 		u.begin(queue)
 	}
-}
-
-// askSuccessor passes a request that had to wait on to the generation that is
-// main now.
-func (u *Upgrader) askSuccessor(ctx context.Context, w *waiter, emit func(control.Event)) (*control.Result, error) {
-	if u.controlPath == "" {
-		return refused(w.trigger, u.number, control.Errorf(control.CodeNotMain,
-			"an upgrade that was in progress has made another generation the main one, and there is no control socket to ask it")), nil
-	}
-	req := w.req
-	if !w.deadline.IsZero() {
-		req.Timeout = max(time.Until(w.deadline).Seconds(), 0.001)
-	}
-	client := control.Client{Socket: u.controlPath}
-	r, err := client.Upgrade(ctx, req, emit)
-	if err != nil {
-		var refusal *control.Error
-		if errors.As(err, &refusal) {
-			return refused(w.trigger, u.number, refusal), nil
-		}
-		return nil, err
-	}
-	return r, nil
 }
 
 // refusal is the answer where nothing was tried.

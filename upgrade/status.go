@@ -3,6 +3,7 @@ package upgrade
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -103,7 +104,7 @@ func (u *Upgrader) Status() *control.Status {
 	own := control.Generation{
 		Number: u.number, PID: u.pid, Version: u.opts.Version, State: v.ownState(), Main: v.state.Main,
 		Started: u.started, Since: v.since, Deadline: v.deadline, Conns: counts, Oldest: oldest,
-		RSS: u.rss(), Cut: v.cut.Total, Executable: executable(u.pid),
+		RSS: u.rss(), Cut: v.cut.Total, Executable: executable(u.pid), Goroutines: runtime.NumGoroutine(),
 	}
 	if v.state.Life == machine.Parked {
 		own.Reason = "its successor is on probation"

@@ -22,6 +22,12 @@ const patience = 3 * time.Second
 //
 // Goroutines that are there for a reason can be excused by options of goleak.
 func Main(m *testing.M, options ...goleak.Option) {
+	os.Exit(Run(m, options...))
+}
+
+// Run is [Main] for a TestMain that has something to clean up: it returns the
+// exit status.
+func Run(m *testing.M, options ...goleak.Option) int {
 	before := snapshot()
 	code := m.Run()
 	if code == 0 { // a failed test leaves much behind, and that is not the news
@@ -30,7 +36,7 @@ func Main(m *testing.M, options ...goleak.Option) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Check makes the test fail if it leaves goroutines or file descriptors behind.

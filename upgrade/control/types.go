@@ -67,6 +67,7 @@ type Generation struct {
 	Cut        int       `json:"cut,omitempty"`          // connections cut so far by a deadline
 	ReportAge  float64   `json:"report_age_s,omitempty"` // seconds since a draining generation last reported; counts are as old
 	Executable string    `json:"executable,omitempty"`   // what /proc/PID/exe says
+	Goroutines int       `json:"goroutines,omitempty"`   // of the main generation
 }
 
 // Counts are open connections by state.
