@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,7 @@ func TestBind(t *testing.T) {
 			assert.Equal(t, activation.FD{Name: "claim", FD: fds[0].FD, Kind: tt.kind}, fds[0])
 			assert.True(t, nonblocking(t, fds[0].FD))
 			assert.True(t, closeOnExec(t, fds[0].FD))
+			assert.Equal(t, 1, countFDs(t, fds[0].FD), "no listener waits for the garbage collector")
 			network, described, err := activation.Describe(fds[0].FD)
 			require.NoError(t, err)
 			assert.Equal(t, tt.described, network)
@@ -205,6 +207,15 @@ func TestBindRemovesNothingElse(t *testing.T) {
 		assert.True(t, os.SameFile(before, after))
 	}
 	assert.FileExists(t, stale)
+
+	// An abstract name is not the name of a file.
+	t.Chdir(filepath.Dir(stale))
+	name := abstractSocket()
+	require.NoError(t, os.Rename(stale, "./"+name))
+	lns, err := new(activation.Sockets).Listen(t.Context(), "x", "unix", name)
+	require.NoError(t, err)
+	require.NoError(t, lns[0].Close())
+	assert.FileExists(t, "./"+name)
 }
 
 func TestBindErrors(t *testing.T) {

@@ -111,6 +111,25 @@ func TestDescribeRaw(t *testing.T) {
 	}
 }
 
+// ListenStream=vsock:2:1234 of systemd.socket(5); package net cannot serve it.
+func TestDescribeVsock(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		t.Skip("the kernel has no vsock")
+	}
+	require.NoError(t, err)
+	closeLater(t, fd)
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: unix.VMADDR_PORT_ANY}))
+	require.NoError(t, unix.Listen(fd, 1))
+	s := newSet(t, activation.NamedFD{Name: "x", FD: fd})
+	assert.Equal(t, activation.Other, s.All()[0].Kind)
+	assert.Equal(t, "vsock", s.All()[0].Network)
+	assert.Regexp(t, `^4294967295:[1-9]`, s.All()[0].Address)
+	_, err = s.Listen(t.Context(), "x", "tcp", "")
+	_, ok := errors.AsType[*activation.KindError](err)
+	assert.True(t, ok, "%v", err)
+}
+
 // ListenMessageQueue= of systemd.socket(5).
 func TestDescribeMessageQueue(t *testing.T) {
 	leak.Check(t)

@@ -48,6 +48,7 @@ func TestAnnounced(t *testing.T) {
 func FuzzAnnounced(f *testing.F) {
 	f.Add("100", "7000", "2", "http:admin", "100")
 	f.Add("100", "", "3", "a", "")
+	f.Add("100", "", "3", "a::c", "")
 	f.Add("100", "", "1", "a:b", "")
 	f.Add("100", "1", "-1", "::", "x")
 	f.Add("99", "", "999999999999", ":", "100")

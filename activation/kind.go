@@ -11,6 +11,9 @@ type Kind int
 //
 // Stream, Seqpacket and Packet are sockets of the families that package net
 // serves, inet, inet6 and unix; those of other families are Other.
+//
+// The numbers stay what they are: generations of a service, built at different
+// times, tell them to each other.
 const (
 	Other      Kind = iota // a FIFO, netlink or vsock socket, device, file, ...
 	Stream                 // a listening stream socket: TCP, unix

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/hdctl/handoff/test/leak"
 )
 
 // systemdSocket opens a socket as systemd does for a .socket unit: bound,
@@ -132,6 +134,18 @@ func inode(t *testing.T, fd int) string {
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(link, "socket:"), link)
 	return link
+}
+
+// countFDs returns how many descriptors of this process refer to fd's socket.
+func countFDs(t *testing.T, fd int) int {
+	t.Helper()
+	n := 0
+	for _, open := range leak.FDs() { // "7 socket:[4711]"
+		if strings.HasSuffix(open, " "+inode(t, fd)) {
+			n++
+		}
+	}
+	return n
 }
 
 func nonblocking(t *testing.T, fd int) bool {

@@ -396,6 +396,7 @@ func TestClaimIsAllOrNothing(t *testing.T) {
 	require.NoError(t, unix.Close(b)) // somebody's mistake
 	_, err = s.Listen(t.Context(), "x", "tcp", "")
 	assert.ErrorIs(t, err, unix.EBADF)
+	assert.Equal(t, 2, countFDs(t, tcp), "systemd's and the one that is left: no listener waits for the garbage collector")
 	_, err = s.ClaimFDs(t.Context(), "x", "tcp", "")
 	assert.ErrorIs(t, err, unix.EBADF)
 	assert.Len(t, s.Unclaimed(), 2)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -335,12 +336,16 @@ func TestSystemdOwnsTheSockets(t *testing.T) {
 	}
 }
 
+// patience ends a test that would wait for ever, since a backlog has no end.
+const patience = 20 * time.Second
+
 // dial connects, which the backlog answers, and returns a function that reads the
 // first line from whoever accepts.
 func dial(t *testing.T, network, address string) func() string {
 	t.Helper()
 	c, err := net.Dial(network, address)
 	require.NoError(t, err)
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	return func() string {
 		defer c.Close()
 		line, err := bufio.NewReader(c).ReadString('\n')
@@ -362,6 +367,7 @@ func ask(t *testing.T, network, address string) string {
 	}
 	require.NoError(t, err)
 	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	_, err = c.Write([]byte("question"))
 	require.NoError(t, err)
 	buf := make([]byte, 100)
