@@ -14,10 +14,10 @@ import (
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
-// TestBrokenVersions installs each kind of bad version and reloads, under load:
+// TestOldKeepsServingUntilNewIsReady installs each kind of bad version and reloads, under load:
 // the reload fails and says why, nothing has changed, and the next good version
 // takes over at once.
-func TestBrokenVersions(t *testing.T) {
+func TestOldKeepsServingUntilNewIsReady(t *testing.T) {
 	write := func(content []byte, mode os.FileMode) func(*site) {
 		return func(s *site) { require.NoError(s.t, s.WriteFile(program, content, mode)) }
 	}
