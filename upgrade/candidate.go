@@ -222,6 +222,7 @@ func (u *Upgrader) report(e machine.Report) {
 			select {
 			case <-a.child.Exited():
 			case <-timer.C:
+			case <-u.ending:
 			}
 		}
 		if !u.box.post(func() { u.finishAttempt(a, e) }) {

@@ -126,7 +126,7 @@ func (b backend) Events(ctx context.Context, follow bool, emit func(control.Even
 		case <-more:
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-b.u.over:
+		case <-b.u.ending:
 			return nil
 		}
 	}

@@ -3,6 +3,10 @@ package upgrade
 import (
 	"context"
 	"log/slog"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +51,9 @@ func (u *Upgrader) drain(stop bool) {
 		u.drainage = d
 		close(u.draining)
 		u.wg.Go(func() { u.runDrain(ctx, d.stop) })
+		if !stop {
+			u.wg.Go(stepBack)
+		}
 	}
 	if stop && !d.stopping {
 		d.stopping = true
@@ -56,6 +63,19 @@ func (u *Upgrader) drain(stop bool) {
 		u.limitDrain(time.Now().Add(timeout))
 	}
 	u.reportDrain()
+}
+
+// stepBack makes an old generation the one that goes first when memory runs out,
+// and gives back what it does not need any more: its successor does the work now.
+// With OOMPolicy=continue the others survive its end.
+func stepBack() {
+	const path = "/proc/self/oom_score_adj" // proc_pid_oom_score_adj(5): raising it needs no privilege
+	if text, err := os.ReadFile(path); err == nil {
+		if score, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			_ = os.WriteFile(path, strconv.AppendInt(nil, int64(min(score+300, 1000)), 10), 0)
+		}
+	}
+	debug.FreeOSMemory()
 }
 
 // limitDrain makes the deadline of the drain earlier, never later.

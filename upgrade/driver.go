@@ -161,7 +161,9 @@ func (u *Upgrader) execute(effect machine.Effect) {
 	case machine.Spawn:
 		u.spawn(e.Number)
 	case machine.Cancel:
-		u.attempt.cancel()
+		if u.attempt != nil {
+			u.attempt.cancel()
+		}
 	case machine.Kill:
 		u.kill(e.Number)
 	case machine.TellReady:
@@ -216,7 +218,7 @@ func (u *Upgrader) setStatus(text string) { u.systemd.notify(sdnotify.Status(tex
 // tellServing lets Ready return, and says that this generation serves.
 func (u *Upgrader) tellServing() {
 	u.log.LogAttrs(u.ctx, slog.LevelInfo, "serving", slog.Int("generation", u.number), slog.Int("pid", u.pid), slog.String("version", u.opts.Version))
-	if u.number == 1 {
+	if u.number == 1 || u.state.Main { // the latter: again, after its successor failed
 		u.events.add(control.Event{Phase: control.PhaseServing, Generation: u.number, PID: u.pid, Message: u.servingStatus()})
 	}
 	u.systemd.do(func() { u.servedOnce.Do(func() { close(u.served) }) }) // after READY=1

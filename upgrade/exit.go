@@ -25,12 +25,10 @@ func (u *Upgrader) exit(e machine.Exit) {
 	case e.Orphaned:
 		u.endErr = ErrOrphaned
 	}
-	main, abandoned := u.state.Main, e.Abandoned
-	lead := u.peers[u.state.Lead]
-	report := u.drainReport()
-	report.Final, report.State = true, string(control.StateExited)
-	if lead != nil && !abandoned && u.drainage != nil {
-		_ = lead.conn.Send(report)
+	if lead := u.peers[u.state.Lead]; lead != nil && u.drainage != nil && !e.Abandoned {
+		report := u.drainReport()
+		report.Final, report.State = true, string(control.StateExited)
+		_ = lead.conn.Send(report) // if main is gone as well, nobody needs it
 	}
 	cut := toCounts(u.cut)
 	for _, w := range u.awaitDrain {
@@ -44,11 +42,16 @@ func (u *Upgrader) exit(e machine.Exit) {
 	for t := range u.timers {
 		u.disarm(t)
 	}
-	go u.finish(main && u.state.Successor == false || main && u.state.Stopping)
+	if u.drainage != nil && u.drainage.timer != nil {
+		u.drainage.timer.Stop()
+	}
+	close(u.ending)
+	go u.finish(u.state.Main)
 }
 
-// finish closes what this process holds, and lets Run return.
-func (u *Upgrader) finish(removeControl bool) {
+// finish closes what this process holds, and lets Run return. With main, the
+// service ends with it.
+func (u *Upgrader) finish(main bool) {
 	u.mu.Lock()
 	listeners, packets := u.listeners, u.packets
 	u.mu.Unlock()
@@ -60,7 +63,7 @@ func (u *Upgrader) finish(removeControl bool) {
 	}
 	within(lastWords, &u.servings)
 	u.systemd.close()
-	u.closeControl(removeControl) // answers what is still asked
+	u.closeControl(main) // when what was asked is answered
 	ended := make(chan struct{})
 	u.box.post(func() {
 		for _, p := range u.peers {
@@ -73,9 +76,7 @@ func (u *Upgrader) finish(removeControl bool) {
 		close(ended)
 	})
 	<-ended
-	if d := u.drainage; d != nil && d.timer != nil {
-		d.timer.Stop()
-	}
+	within(lastWords, &u.wg)
 	if err := u.table.close(); err != nil {
 		u.log.LogAttrs(u.ctx, slog.LevelWarn, "close sockets", slog.Any("err", err))
 	}

@@ -41,7 +41,7 @@ func (u *Upgrader) addPeer(p *peer) {
 			case <-p.child.Exited():
 				p.conn.Finish()
 				close(dead)
-			case <-u.over:
+			case <-u.ending:
 			}
 		})
 	} else {
@@ -79,7 +79,7 @@ func (u *Upgrader) listenTo(p *peer, dead <-chan struct{}) {
 	select {
 	case <-dead:
 		u.box.post(func() { u.gone(p) })
-	case <-u.over:
+	case <-u.ending:
 	}
 }
 

@@ -68,7 +68,7 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 			return r, nil
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-u.over:
+		case <-u.ending:
 			return u.lastAnswer(w), nil
 		}
 	}
@@ -88,7 +88,7 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		case <-more:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-u.over:
+		case <-u.ending:
 			return u.lastAnswer(w), nil
 		}
 	}

@@ -60,8 +60,9 @@ type Upgrader struct {
 	served     chan struct{} // closed when this generation serves for the first time
 	servedOnce sync.Once
 	draining   chan struct{}
-	over       chan struct{}
-	endErr     error // valid once over is closed
+	ending     chan struct{} // closed when this generation begins to end
+	over       chan struct{} // closed when it has
+	endErr     error         // valid once over is closed
 	servings   sync.WaitGroup
 
 	// What follows belongs to the driver.
@@ -124,7 +125,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 		opts: opts, log: opts.Logger, ctx: context.Background(), library: libraryVersion(),
 		pid: os.Getpid(), started: processStart(), since: time.Now(), controlFD: -1,
 		box: newMailbox(), events: newEventLog(),
-		served: make(chan struct{}), draining: make(chan struct{}), over: make(chan struct{}),
+		served: make(chan struct{}), draining: make(chan struct{}), ending: make(chan struct{}), over: make(chan struct{}),
 		peers: make(map[int]*peer), timers: make(map[machine.Timer]*time.Timer),
 	}
 	if u.log == nil {
@@ -278,7 +279,7 @@ func (u *Upgrader) catchSignals() {
 				case !u.set.noSIGHUP:
 					u.hangup()
 				}
-			case <-u.over:
+			case <-u.ending:
 				return
 			}
 		}

@@ -52,6 +52,8 @@ func newSite(t testing.TB, o options) *site {
 			socket(t, "http", "8080"), socket(t, "echo", "7777"), socket(t, "dgram", "udp:7778"),
 		},
 		Probation: 200 * time.Millisecond,
+		// Of the race detector, if it is there: no second of sleep at the end.
+		Environment: []units.Variable{{Name: "GORACE", Value: "atexit_sleep_ms=0"}},
 	}
 	if o.probation != 0 {
 		u.Probation = o.probation
@@ -169,13 +171,20 @@ func (s *site) noZombies() {
 	pids, err := s.Pids(service)
 	require.NoError(s.t, err)
 	for _, pid := range pids {
-		stat, err := s.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue // gone
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		require.NotEqual(s.t, "Z", rest[:1], "pid %d is a zombie", pid)
+		require.NotEqual(s.t, "Z", s.processState(pid), "pid %d is a zombie", pid)
 	}
+}
+
+// processState returns the state of a process inside as proc_pid_stat(5) has it,
+// "" if it is gone.
+func (s *site) processState(pid int) string {
+	stat, err := s.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	state, _, _ := strings.Cut(rest, " ")
+	return state
 }
 
 // startLoad puts a load on the service and returns when it has begun.

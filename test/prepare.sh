@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what a private systemd needs to boot, if it is missing: as root on
-# Debian and Ubuntu. Anywhere else it changes nothing, and says so where something
-# is missing: the demo then does without systemd.
+# Debian and Ubuntu. With the argument "race", also the C compiler that the race
+# detector needs. Anywhere else it changes nothing, and says so where something is
+# missing: the demo then does without systemd, and tests that need it are skipped.
 set -eu
 
 packages=
@@ -14,6 +15,11 @@ need nsenter util-linux
 need setpriv util-linux
 need mount mount
 need find findutils
+need dbus-daemon dbus
+if [ "${1:-}" = race ]; then
+	need gcc gcc
+	[ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
+fi
 packages=$(printf '%s\n' $packages | sort -u | tr '\n' ' ')
 packages=${packages% }
 
