@@ -255,6 +255,13 @@ func (u *Upgrader) tellPromoted(number int) {
 	if a := u.attempt; a != nil {
 		m.Last = encodeRecord(u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number}))
 	}
+	// Our first report comes before, so that its very first status knows of us.
+	r := u.drainReport()
+	r.Since = time.Now().UnixNano()
+	if u.set.drainTimeout > 0 {
+		r.Deadline = time.Now().Add(u.set.drainTimeout).UnixNano()
+	}
+	u.send(number, r)
 	u.send(number, m)
 }
 

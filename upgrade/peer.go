@@ -176,11 +176,11 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Hurry:
 		u.step(machine.Hurried{})
 	case link.Report:
-		p.report, p.reported = m, time.Now()
-		if m.Version != "" {
-			p.version = m.Version
+		// At a confirm the predecessor passes on what others last reported.
+		if q := u.peers[m.Generation]; q != nil {
+			q.report, q.reported = m, time.Now()
+			u.publish()
 		}
-		u.publish()
 	case link.Meet:
 		keep = u.meet(m, files)
 	case link.Unknown:
@@ -226,4 +226,7 @@ func (u *Upgrader) introduce(drainer, main int) {
 	defer b.Close()
 	u.send(drainer, link.Meet{Generation: main, PID: m.pid, Version: m.version, Role: "main"}, a, m.pidfd)
 	u.send(main, link.Meet{Generation: drainer, PID: d.pid, Version: d.version, Role: "draining"}, b, d.pidfd)
+	if !d.reported.IsZero() {
+		u.send(main, d.report) // until it reports there by itself
+	}
 }

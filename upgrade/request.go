@@ -67,9 +67,9 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		case r := <-w.result:
 			return r, nil
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return w.gaveUp(ctx)
 		case <-u.ending:
-			return u.lastAnswer(w), nil
+			return u.finalAnswer(w), nil
 		}
 	}
 	for seq := w.firstEvent; ; {
@@ -87,22 +87,38 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 			return r, nil
 		case <-more:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return w.gaveUp(ctx)
 		case <-u.ending:
-			return u.lastAnswer(w), nil
+			return u.finalAnswer(w), nil
 		}
 	}
 }
 
-// lastAnswer is what a generation that is over answers: a result that came with
-// its end counts.
-func (u *Upgrader) lastAnswer(w *waiter) *control.Result {
+// lastAnswer returns the result if there is one at the very end of the waiting.
+func (w *waiter) lastAnswer() *control.Result {
 	select {
 	case r := <-w.result:
 		return r
 	default:
-		return u.refusal(machine.Terminating, w.trigger)
+		return nil
 	}
+}
+
+// gaveUp is the end of the waiting because of ctx. A result that is there counts:
+// the context of a request on the control socket ends with this generation, too.
+func (w *waiter) gaveUp(ctx context.Context) (*control.Result, error) {
+	if r := w.lastAnswer(); r != nil {
+		return r, nil
+	}
+	return nil, context.Cause(ctx)
+}
+
+// finalAnswer is the answer of a generation that ends.
+func (u *Upgrader) finalAnswer(w *waiter) *control.Result {
+	if r := w.lastAnswer(); r != nil {
+		return r
+	}
+	return u.refusal(machine.Terminating, w.trigger)
 }
 
 // submit starts an upgrade, queues the request, or refuses it. The driver calls it.
