@@ -44,6 +44,8 @@ func (u *Upgrader) openControl(inherited int) error {
 		if u.controlFD, err = duplicate(ln); err != nil {
 			return err
 		}
+	} else if warning := controld.Share(u.controlPath, u.set.operatorGroup); warning != "" {
+		u.warn(warning) // a version may name another group than the one before
 	}
 	u.controlGate = gate.NewListener(u.controlFD, &net.UnixAddr{Name: u.controlPath, Net: "unix"}, nil)
 	u.controlServer = controld.New(controld.Config{

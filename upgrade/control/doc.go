@@ -25,7 +25,10 @@
 //
 // Every refusal is an [Error] with a stable code, wrapped as {"error": …}, and
 // an HTTP status: 400, 403, 404, 405, 409 (an upgrade is in progress), 412 (the
-// service is not ready), 413, 429, 500, 503 (it is stopping).
+// service is not ready, or the generation is not the main one), 413, 500, 503
+// (too many connections, or the service is stopping), and what net/http says of a
+// request that is none. A result that is no success ends a stream with status 200,
+// since the stream had begun.
 //
 // # Stability
 //
