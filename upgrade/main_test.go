@@ -42,6 +42,9 @@ type page struct {
 // serviceMain is a service on the socket "http", bound to UPGRADE_TEST_ADDRESS.
 func serviceMain() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if os.Getenv("UPGRADE_TEST_QUIET") != "" {
+		log = nil
+	}
 	u, err := upgrade.New(upgrade.Options{Name: "test", Version: os.Getenv("UPGRADE_TEST_VERSION"), Logger: log})
 	if err != nil {
 		return err

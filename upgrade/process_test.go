@@ -23,7 +23,7 @@ import (
 
 // process is the service, started as its first generation.
 type process struct {
-	t       *testing.T
+	t       testing.TB
 	cmd     *exec.Cmd
 	address string
 	client  control.Client
@@ -32,7 +32,7 @@ type process struct {
 }
 
 // start starts the service with the environment env besides.
-func start(t *testing.T, env ...string) *process {
+func start(t testing.TB, env ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
