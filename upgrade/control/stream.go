@@ -36,11 +36,13 @@ func (c *Client) Upgrade(ctx context.Context, req UpgradeRequest, on func(Event)
 		if timeout > 0 {
 			req.Timeout = timeout - time.Since(began).Seconds()
 			if req.Timeout <= 0 {
-				return r, err
+				late := Errorf(CodeTimedOut, "the time was over before it was its turn")
+				return &Result{Outcome: OutcomeTimedOut, Error: late}, late
 			}
 		}
 	}
-	return nil, Errorf(CodeNotMain, "the main generation changed %d times while the request waited for its turn", maxMoves)
+	e := Errorf(CodeNotMain, "the main generation changed %d times while the request waited for its turn", maxMoves)
+	return &Result{Outcome: OutcomeRefused, Error: e}, e
 }
 
 // maxMoves is how often a request in the queue follows the main generation.

@@ -83,6 +83,50 @@ func TestUpgradeOnlyConfirmedIsNil(t *testing.T) {
 	}
 }
 
+// A request in the queue follows the main generation, with what is left of its
+// time; one that is not in the queue does not.
+func TestUpgradeFollowsTheQueue(t *testing.T) {
+	notMain := control.Line{Result: &control.Result{Outcome: control.OutcomeRefused, Error: control.Errorf(control.CodeNotMain, "not main")}}
+	var got []control.UpgradeRequest
+	moves := 0
+	c := &control.Client{Socket: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var req control.UpgradeRequest
+		assert.NoError(t, json.NewDecoder(r.Body).Decode(&req))
+		got = append(got, req)
+		if len(got) <= moves {
+			stream(line(t, control.Line{Event: &control.Event{Phase: control.PhaseQueued}}), line(t, notMain))(w, r)
+			return
+		}
+		stream(line(t, control.Line{Result: &control.Result{Outcome: control.OutcomeConfirmed}}))(w, r)
+	}))}
+
+	moves = 3
+	_, err := c.Upgrade(t.Context(), control.UpgradeRequest{Queue: true, Timeout: 60}, nil)
+	require.NoError(t, err)
+	require.Len(t, got, 4)
+	for i := range 3 {
+		assert.Less(t, got[i+1].Timeout, got[i].Timeout)
+	}
+
+	got = nil
+	r, err := c.Upgrade(t.Context(), control.UpgradeRequest{}, nil)
+	requireCode(t, err, control.CodeNotMain)
+	assert.Equal(t, control.OutcomeRefused, r.Outcome)
+	assert.Len(t, got, 1)
+
+	got = nil
+	r, err = c.Upgrade(t.Context(), control.UpgradeRequest{Queue: true, Timeout: 1e-9}, nil)
+	requireCode(t, err, control.CodeTimedOut)
+	assert.Equal(t, control.OutcomeTimedOut, r.Outcome)
+	assert.Len(t, got, 1)
+
+	got, moves = nil, 1000
+	r, err = c.Upgrade(t.Context(), control.UpgradeRequest{Queue: true}, nil)
+	requireCode(t, err, control.CodeNotMain)
+	assert.Equal(t, control.OutcomeRefused, r.Outcome)
+	assert.Len(t, got, 20)
+}
+
 // cut writes lines and then drops the connection.
 func cut(lines ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

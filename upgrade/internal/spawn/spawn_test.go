@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -397,14 +398,12 @@ func TestOutput(t *testing.T) {
 		assert.Equal(t, upTo(20001, 40000), stderr)
 		out.waitFor("20000\n")
 		out.waitFor("40000\n")
-		relayed := strings.Fields(out.String())
-		seen := make(map[string]bool, len(relayed))
-		for _, line := range relayed {
-			seen[line] = true
+		seen := make(map[string]bool)
+		for line := range strings.Lines(out.String()) {
+			seen[strings.TrimSuffix(line, "\n")] = true
 		}
-		for _, n := range upTo(1, 40000) {
-			require.True(t, seen[fmt.Sprint(n)], "line %d is lost or torn", n)
-		}
+		missing := slices.DeleteFunc(upTo(1, 40000), func(n int) bool { return seen[fmt.Sprint(n)] })
+		assert.Empty(t, missing, "lost or torn lines")
 	})
 	t.Run("a process that is left behind", func(t *testing.T) {
 		b.install("#!/bin/sh\n(echo $$; trap '' TERM; while read -r line; do echo \"$line\"; done; echo end) <" + b.path("fifo") + " &\nexit 4\n")

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// age prints how long something lasts: 0s, 42s, 3m12s, 12m04s, 2h05m, 3d04h.
+func age(d time.Duration) string {
+	s := int64(d.Round(time.Second) / time.Second)
+	switch {
+	case s <= 0:
+		return "0s"
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 24*3600:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	}
+	return fmt.Sprintf("%dd%02dh", s/(24*3600), s/3600%24)
+}
+
+// since is the age of t at now; "-" if there is no t.
+func since(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return age(now.Sub(t))
+}
+
+// lasted prints a measured time, in seconds, with three digits: 41ms, 2.04s.
+func lasted(seconds float64) string {
+	switch {
+	case math.IsNaN(seconds) || seconds <= 0:
+		return "0ms"
+	case seconds < 0.9995:
+		return fmt.Sprintf("%.0fms", seconds*1000)
+	case seconds < 9.995:
+		return fmt.Sprintf("%.2fs", seconds)
+	case seconds < 59.95:
+		return fmt.Sprintf("%.1fs", seconds)
+	case seconds > 1e9: // 30 years: not a measured time
+		return "a very long time"
+	}
+	return age(time.Duration(seconds * float64(time.Second)))
+}
+
+// brief prints a set time, in seconds, as it was probably set: 30s, 1.5s, 10m.
+func brief(seconds float64) string {
+	s := time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// size prints a number of bytes as ls -h does: 41M, 1.2G; "-" for none.
+func size(n int64) string {
+	if n <= 0 {
+		return "-"
+	}
+	const units = "BKMGTPE"
+	f, i := float64(n), 0
+	for f >= 1023.5 && i < len(units)-1 {
+		f /= 1024
+		i++
+	}
+	if i > 0 && f < 9.95 {
+		return fmt.Sprintf("%.1f%c", f, units[i])
+	}
+	return fmt.Sprintf("%.0f%c", f, units[i])
+}
+
+// count is "1 connection", "2 connections".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}
+
+// orDash prints something where there is nothing.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// named is "generation 7 (v2.3.1)", without the parentheses if there is nothing
+// to put into them.
+func named(number int, version string) string {
+	return fmt.Sprintf("generation %d%s", number, inParens(version))
+}
+
+// inParens is " (a, b)" of what is not empty.
+func inParens(parts ...string) string {
+	var some []string
+	for _, p := range parts {
+		if p != "" {
+			some = append(some, clean(p))
+		}
+	}
+	if some == nil {
+		return ""
+	}
+	return " (" + strings.Join(some, ", ") + ")"
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Every verb, every flag and every exit status is in the manual page.
+func TestManualPage(t *testing.T) {
+	data, err := os.ReadFile("../../packaging/man/hdctl.1.md")
+	require.NoError(t, err)
+	page := string(data)
+	has := func(pattern string) {
+		t.Helper()
+		assert.Regexp(t, regexp.MustCompile(pattern), page)
+	}
+	parser, err := newApp(io.Discard, io.Discard, nil).newParser(new(cli))
+	require.NoError(t, err)
+	verbs := 0
+	err = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		switch n := node.(type) {
+		case *kong.Application:
+			for _, f := range n.Flags {
+				has(`\*\*--` + f.Name + `\*\*`)
+			}
+		case *kong.Node:
+			if n.Leaf() {
+				verbs++
+				path := n.Path()
+				has(`(?m)^\*\*` + path + `\*\*`)       // its description
+				has(`(?m)^\*\*hdctl ` + path + `\*\*`) // its synopsis
+				assert.NotEmpty(t, n.Help, path)
+				assert.Contains(t, n.Detail, "Example:", path)
+			}
+			for _, f := range n.Flags {
+				has(`\*\*--` + f.Name + `\*\*`)
+				if f.Short != 0 {
+					has(`\*\*-` + string(f.Short) + `\*\*, \*\*--` + f.Name + `\*\*`)
+				}
+				assert.NotEmpty(t, f.Help, f.Name)
+			}
+		}
+		return next(nil)
+	})
+	require.NoError(t, err)
+	assert.Equal(t, 6, verbs)
+	for code := exitOK; code <= exitNobody; code++ {
+		has(fmt.Sprintf(`(?m)^\*\*%d\*\*$`, code))
+	}
+}

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/control"
+)
+
+// printReport prints a report for people.
+func (a *app) printReport(r *statusReport) {
+	if r.Status == nil {
+		a.printAbsent(r)
+		return
+	}
+	wide := a.globals.Format == "wide"
+	a.printf("%s: %s\n", a.paint(bold, clean(r.title())), a.headline(r.Status))
+	field := func(name, format string, args ...any) {
+		a.printf("  %-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if s := a.socketList(r.Sockets); s != "" {
+		field("sockets", "%s", s)
+	}
+	if r.Upgrade != nil {
+		field("upgrade", "%s", progressText(r.Upgrade, r.Time))
+	}
+	if r.Last != nil {
+		field("last", "%s", a.lastText(r.Last, r.Time))
+	}
+	if s := a.diskText(r.Disk); s != "" {
+		field("on disk", "%s", s)
+	}
+	for _, s := range a.systemdText(r, wide) {
+		field("systemd", "%s", s)
+	}
+	if wide {
+		field("options", "%s", optionsText(r.Options))
+		field("control", "%s", clean(r.Path))
+	}
+	for _, w := range r.Warnings {
+		field("warning", "%s", a.paint(yellow, clean(w)))
+	}
+	a.printf("\n")
+	a.generations(r.Status, wide).print(&a.terminal, !a.globals.NoLegend)
+	for _, g := range r.Generations {
+		if g.Reason != "" {
+			a.printf("generation %d: %s\n", g.Number, clean(g.Reason))
+		}
+	}
+}
+
+// title names the service.
+func (r *statusReport) title() string {
+	switch {
+	case r.Unit != "":
+		return r.Unit
+	case r.Service != "":
+		return r.Service
+	}
+	return r.Path
+}
+
+// headline is the service in one line.
+func (a *app) headline(s *control.Status) string {
+	var main, serving *control.Generation
+	draining := 0
+	for i, g := range s.Generations {
+		if g.Number == s.Main {
+			main = &s.Generations[i]
+		}
+		switch g.State {
+		case control.StateServing:
+			serving = &s.Generations[i]
+		case control.StateDraining:
+			draining++
+		}
+	}
+	var b strings.Builder
+	switch {
+	case s.Stopping:
+		b.WriteString(a.paint(yellow, "stopping"))
+	case serving == nil && main == nil:
+		b.WriteString(a.paint(red, "nobody serves"))
+	case serving == nil:
+		fmt.Fprintf(&b, "%s %s", a.paint(yellow, clean(string(main.State))), named(main.Number, main.Version))
+	default:
+		fmt.Fprintf(&b, "%s %s", a.paint(green, "serving"), named(serving.Number, serving.Version))
+		if serving.Number != s.Main {
+			fmt.Fprintf(&b, " on probation, generation %d stands by", s.Main)
+		}
+	}
+	if draining > 0 {
+		fmt.Fprintf(&b, ", %d draining", draining)
+	}
+	return b.String()
+}
+
+func (a *app) socketList(sockets []control.Socket) string {
+	var list []string
+	for _, s := range sockets {
+		text := clean(fmt.Sprintf("%s %s %s", s.Name, s.Network, s.Address))
+		if !s.Claimed {
+			text += " " + a.paint(red, "NOT SERVED")
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, " · ")
+}
+
+func progressText(p *control.Progress, now time.Time) string {
+	text := fmt.Sprintf("%d -> %d in progress: %s for %s", p.From, p.To, clean(p.Phase), since(now, p.Since))
+	if p.PID != 0 {
+		text += fmt.Sprintf(" (pid %d)", p.PID)
+	}
+	text += viaText(p.Trigger)
+	if p.Queued > 0 {
+		text += fmt.Sprintf(", %d waiting", p.Queued)
+	}
+	return text
+}
+
+// viaText is " via hdctl (reason)".
+func viaText(t control.Trigger) string {
+	if t.Via == "" {
+		return ""
+	}
+	return " via " + clean(t.Via) + inParens(t.Reason)
+}
+
+// lastText is the last upgrade in one line.
+func (a *app) lastText(r *control.Record, now time.Time) string {
+	begin := fmt.Sprintf("upgrade %d -> %d%s %s ago", r.From, r.To, viaText(r.Trigger), since(now, r.Time))
+	if r.Outcome == control.OutcomeConfirmed {
+		text := fmt.Sprintf("%s: serving in %s, confirmed in %s", begin, lasted(r.Serving), lasted(r.Confirmed))
+		if r.Cut.Total > 0 {
+			text += ", " + a.paint(red, fmt.Sprintf("%d cut", r.Cut.Total))
+		}
+		return text
+	}
+	text := begin + " " + a.paint(red, strings.ToUpper(clean(r.Outcome)))
+	if r.Phase != "" {
+		text += " in " + clean(r.Phase)
+	}
+	return text + ": " + why(&r.Result)
+}
+
+// why is the reason for which an upgrade failed: what the service says, and how
+// the process ended if that is not in it.
+func why(r *control.Result) string {
+	end := ""
+	switch {
+	case r.Signal != "":
+		end = "killed by " + clean(r.Signal)
+	case r.ExitCode != nil:
+		end = "exit status " + strconv.Itoa(*r.ExitCode)
+	}
+	if r.Error == nil || r.Error.Message == "" {
+		if end == "" {
+			return "no reason was given"
+		}
+		return end
+	}
+	if message := clean(r.Error.Message); strings.Contains(message, end) {
+		return message
+	}
+	return clean(r.Error.Message) + inParens(end)
+}
+
+// diskText says what a restart or an upgrade would run, if that is not what runs.
+func (a *app) diskText(d *control.Disk) string {
+	if d == nil || d.State == control.DiskSame || d.State == "" {
+		return ""
+	}
+	detail := inParens(d.Detail)
+	path := clean(d.Path)
+	switch {
+	case d.Failed:
+		return fmt.Sprintf("%s, upgrade %s%s: a restart would start it", path, a.paint(red, "FAILED"), detail)
+	case d.State == control.DiskDiffers:
+		return fmt.Sprintf("%s is not what runs%s: an upgrade would start it", path, detail)
+	case d.State == control.DiskMissing:
+		return fmt.Sprintf("%s is %s%s: neither upgrade nor restart is possible", path, a.paint(red, "MISSING"), detail)
+	case d.State == control.DiskNotExecutable:
+		return fmt.Sprintf("%s is %s%s: neither upgrade nor restart is possible", path, a.paint(red, "NOT EXECUTABLE"), detail)
+	}
+	return fmt.Sprintf("%s: %s%s", path, clean(d.State), detail)
+}
+
+// systemdText says what systemd thinks, as far as it is news.
+func (a *app) systemdText(r *statusReport, wide bool) []string {
+	var out []string
+	for _, m := range r.Mismatch {
+		out = append(out, a.paint(red, "MISMATCH: "+m))
+	}
+	v := r.Systemd
+	switch {
+	case v == nil && r.Status != nil && r.Invocation == "" && !wide:
+		// Not started by systemd, and it cannot be asked: nothing is missing.
+	case v == nil && r.SystemdError != "":
+		s := "not available"
+		if wide {
+			s += inParens(r.SystemdError)
+		}
+		out = append(out, s)
+	case v == nil:
+	case !v.exists():
+		if wide {
+			out = append(out, "has no unit "+clean(v.Unit))
+		}
+	default:
+		if wide || v.state() != "active (running)" {
+			out = append(out, fmt.Sprintf("%s, main PID %d", v.state(), v.MainPID))
+		}
+		if wide && v.StatusText != "" {
+			out = append(out, "status: "+clean(v.StatusText))
+		}
+		if v.NRestarts > 0 {
+			out = append(out, "has restarted the service "+count(v.NRestarts, "time"))
+		}
+		if v.NeedDaemonReload {
+			out = append(out, fmt.Sprintf("%s changed on disk: systemctl %sdaemon-reload", clean(v.Unit), a.userFlag()))
+		}
+	}
+	return out
+}
+
+func optionsText(o control.Settings) string {
+	value := func(seconds float64) string {
+		if seconds <= 0 {
+			return "none"
+		}
+		return brief(seconds)
+	}
+	text := fmt.Sprintf("ready timeout %s, probation %s, drain timeout %s, stop timeout %s, max draining %d",
+		value(o.ReadyTimeout), value(o.Probation), value(o.DrainTimeout), value(o.StopTimeout), o.MaxDraining)
+	if o.Watchdog > 0 {
+		text += ", watchdog " + brief(o.Watchdog)
+	}
+	return text
+}
+
+// generations is the table.
+func (a *app) generations(s *control.Status, wide bool) *table {
+	t := &table{columns: []column{
+		right("GEN"), right("PID"), left("VERSION"), left("STATE"), right("SINCE"),
+		right("CONNS"), right("ACTIVE"), right("IDLE"), right("STREAM"), right("OLDEST"), right("DEADLINE"), right("RSS"),
+	}}
+	if wide {
+		t.columns = append(t.columns, right("NEW"), right("CUT"), left("EXE"))
+	}
+	number := func(n int) cell { return cell{text: strconv.Itoa(n)} }
+	for _, g := range s.Generations {
+		deadline := "-"
+		if !g.Deadline.IsZero() {
+			deadline = age(g.Deadline.Sub(s.Time))
+		}
+		row := []cell{
+			number(g.Number), number(g.PID), text(g.Version), {clean(string(g.State)), stateStyle(g.State)}, {text: since(s.Time, g.Since)},
+			number(g.Conns.Total), number(g.Conns.Active), number(g.Conns.Idle), number(g.Conns.Stream),
+			{text: since(s.Time, g.Oldest)}, {text: deadline}, {text: size(g.RSS)},
+		}
+		if wide {
+			row = append(row, number(g.Conns.New), number(g.Cut), text(g.Executable))
+		}
+		t.add(row...)
+	}
+	return t
+}
+
+func stateStyle(s control.State) style {
+	switch s {
+	case control.StateServing:
+		return green
+	case control.StateStarting, control.StateParked, control.StateDraining:
+		return yellow
+	case control.StateFailed:
+		return red
+	}
+	return plain
+}
+
+// printAbsent prints what is known of a service that does not say it itself.
+func (a *app) printAbsent(r *statusReport) {
+	word := strings.ReplaceAll(r.Condition, "-", " ")
+	a.printf("%s: %s\n", a.paint(bold, clean(r.title())), a.paint(red, word))
+	if r.Condition != condNotRunning || r.Systemd == nil || !r.Systemd.exists() {
+		a.printf("  %-9s %s\n", "reason", clean(r.Error.Message))
+	}
+	switch v := r.Systemd; {
+	case v == nil && r.SystemdError != "":
+		a.printf("  %-9s not available%s\n", "systemd", inParens(r.SystemdError))
+	case v == nil:
+	case !v.exists():
+		a.printf("  %-9s has no unit %s\n", "systemd", clean(v.Unit))
+	default:
+		text := v.state()
+		if v.MainPID != 0 {
+			text += fmt.Sprintf(", main PID %d", v.MainPID)
+		}
+		if v.StatusText != "" {
+			text += ", status: " + clean(v.StatusText)
+		}
+		a.printf("  %-9s %s\n", "systemd", text)
+	}
+	if r.Error.Hint != "" {
+		a.printf("  %-9s %s\n", "hint", clean(r.Error.Hint))
+	}
+	if len(r.Processes) == 0 {
+		return
+	}
+	a.printf("\n")
+	t := &table{columns: []column{right("PID"), left("STATE"), right("AGE"), right("RSS"), left("EXE")}}
+	for _, p := range r.Processes {
+		t.add(cell{text: strconv.Itoa(p.PID)}, text(p.State), cell{text: since(a.now(), p.Started)}, cell{text: size(p.RSS)}, text(p.Exe))
+	}
+	t.print(&a.terminal, !a.globals.NoLegend)
+}

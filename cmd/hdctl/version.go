@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/hdctl/handoff/upgrade/control"
+)
+
+// versionCmd is "hdctl version".
+type versionCmd struct {
+	Unit string `arg:"" optional:"" name:"unit" help:"A service: print what it runs, too."`
+}
+
+// Help is shown by hdctl version --help.
+func (versionCmd) Help() string {
+	return `Example:
+
+    hdctl version
+    hdctl version app -o json
+`
+}
+
+// versionReport is what "hdctl version -o json" prints.
+type versionReport struct {
+	Client struct {
+		Version    string `json:"version"`
+		APIVersion int    `json:"api_version"`
+		Go         string `json:"go"`
+	} `json:"client"`
+	Service *control.Version `json:"service,omitempty"`
+}
+
+// Run prints the versions.
+func (c *versionCmd) Run(ctx context.Context, a *app) error {
+	var report versionReport
+	report.Client.Version = buildVersion()
+	report.Client.APIVersion = control.APIVersion
+	report.Client.Go = runtime.Version()
+	if c.Unit != "" || a.globals.Socket != "" {
+		t, err := a.target(c.Unit)
+		if err != nil {
+			return err
+		}
+		if report.Service, err = c.ask(ctx, a, t); err != nil {
+			return err
+		}
+	}
+	switch a.globals.Format {
+	case "json":
+		return a.printJSON(report, true)
+	case "jsonl":
+		return a.printJSON(report, false)
+	}
+	a.printf("%s\n", clientVersion())
+	if v := report.Service; v != nil {
+		a.printf("%s %s (generation %d, library %s, control API %d)\n",
+			clean(v.Service), orDash(clean(v.Version)), v.Generation, orDash(clean(v.Library)), v.APIVersion)
+	}
+	return nil
+}
+
+func (*versionCmd) ask(ctx context.Context, a *app, t target) (*control.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.answerLimit())
+	defer cancel()
+	v, err := a.client(t).Version(ctx)
+	switch {
+	case err == nil:
+		return v, nil
+	case notRunning(err):
+		return nil, a.absent(ctx, t, err)
+	}
+	return nil, apiError(t, err)
+}
+
+// clientVersion is hdctl's version in one line.
+func clientVersion() string {
+	return fmt.Sprintf("hdctl %s (control API %d, %s, %s/%s)", buildVersion(), control.APIVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// buildVersion is what the build says: the version of the release, else that of
+// the module, as "go install ...@v1.2.3" leaves it.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
