@@ -62,6 +62,7 @@ type serviceView struct {
 	SocketUnits  []string
 	ExecStart    string
 	ExecReload   string
+	ExecStop     string
 	Environment  []string // of the author
 	Options      []option
 	TimeoutStart string
@@ -91,6 +92,7 @@ func (s Service) serviceView() serviceView {
 		reload = append([]string{"--user"}, reload...)
 	}
 	v.ExecReload = command(s.Hdctl, reload...)
+	v.ExecStop = command(s.Hdctl, "exec-stop")
 	for i := range s.Sockets {
 		v.SocketUnits = append(v.SocketUnits, s.SocketUnitName(i))
 	}

@@ -154,7 +154,7 @@ func (u *Upgrader) execute(effect machine.Effect) {
 	case machine.NotifyMain:
 		u.notifyMain(e.Number)
 	case machine.NotifyStopping:
-		u.systemd.notify(sdnotify.Stopping, sdnotify.Status("stopping"))
+		u.systemd.stopping()
 
 	case machine.Check:
 		u.check()

@@ -65,24 +65,35 @@ func (s *systemd) handOver(pid int, status string, then func(ok bool)) {
 			then(false)
 			return
 		}
-		s.barrier()
+		s.barrier(barrierTimeout)
 		then(true)
 	})
 }
 
-func (s *systemd) barrier() {
-	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+// stopping tells systemd that the service stops, and sees to it that this process
+// ends only when systemd has read that. If it read it later, when it has started
+// the service again already, it would take it for the new process's (systemd 262
+// then refuses that one's READY=1).
+func (s *systemd) stopping() {
+	s.notify(sdnotify.Stopping, sdnotify.Status("stopping"))
+	s.do(func() { s.barrier(lastWords) })
+}
+
+// barrier waits until systemd has processed all that it was told, for at most
+// limit.
+func (s *systemd) barrier(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := s.n.Barrier(ctx); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "systemd has not confirmed that it read its messages", slog.Any("err", err))
 	}
 }
 
-// close executes what was asked, within a second, and ends. What takes longer
-// goes on without being waited for.
+// close executes what was asked, within lastWords and a little, and ends. What
+// takes longer goes on without being waited for.
 func (s *systemd) close() {
 	s.jobs.post(nil)
-	timer := time.NewTimer(time.Second)
+	timer := time.NewTimer(lastWords + lastWords/2)
 	defer timer.Stop()
 	select {
 	case <-s.done:

@@ -140,8 +140,9 @@ func TestOrderOfNotifications(t *testing.T) {
 	d = next()
 	assert.Equal(t, r.ToPID, d.PID)
 	assert.True(t, d.Has("STOPPING=1"))
+	assert.Equal(t, []string{"BARRIER=1"}, next().Lines)
 	require.Eventually(t, func() bool { return syscall.Kill(r.ToPID, 0) != nil }, time.Minute, time.Millisecond)
-	assert.Len(t, systemd.Datagrams(), 5, "nothing else")
+	assert.Len(t, systemd.Datagrams(), 6, "nothing else")
 }
 
 // TestBarrierThatNeverComes upgrades under a systemd that takes the datagrams and

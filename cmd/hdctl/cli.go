@@ -20,7 +20,8 @@ type cli struct {
 	Unit    struct {
 		Generate generateCmd `cmd:"" help:"Write matching .socket and .service files"`
 	} `cmd:"" help:"Write unit files"`
-	Version versionCmd `cmd:"" help:"Print hdctl's version, and with UNIT the one that runs"`
+	ExecStop execStopCmd `cmd:"" help:"Stop the main process and wait for its end: for ExecStop= of a unit"`
+	Version  versionCmd  `cmd:"" help:"Print hdctl's version, and with UNIT the one that runs"`
 
 	globals `group:"Common flags:"`
 }

@@ -39,6 +39,7 @@ func (s *site) connect() *client {
 	s.t.Helper()
 	c, err := s.Dial(context.Background(), "tcp", address)
 	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() }) // and not when the garbage collector finds it
 	return &client{s.t, c, bufio.NewReader(c)}
 }
 
@@ -124,6 +125,7 @@ func (s *site) openEcho() *hold {
 	s.t.Helper()
 	c, err := s.Dial(context.Background(), "tcp", "127.0.0.1:7777")
 	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
 	return &hold{c, bufio.NewReader(c)}
 }
 

@@ -263,3 +263,15 @@ func (s *site) waitRecord(match string) testbed.JournalEntry {
 	require.NoError(s.t, err)
 	return e
 }
+
+// journalText is all that the journal has, one message a line.
+func (s *site) journalText() string {
+	s.t.Helper()
+	entries, err := s.Journal()
+	require.NoError(s.t, err)
+	var text strings.Builder
+	for _, e := range entries {
+		text.WriteString(e.Message + "\n")
+	}
+	return text.String()
+}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -122,16 +121,10 @@ func TestStartWithoutSocketsFailsLoudly(t *testing.T) {
 	require.NoError(t, s.Install("bare.service", "[Service]\nType=notify\nExecStart="+program+"\n"))
 	r := s.Systemctl("start", "bare.service")
 	assert.Equal(t, 1, r.ExitCode)
-	e := s.waitRecord("_SYSTEMD_UNIT=bare.service")
-	entries, err := s.Journal("_SYSTEMD_UNIT=bare.service")
-	require.NoError(t, err)
-	var text strings.Builder
-	for _, e := range entries {
-		text.WriteString(e.Message + "\n")
-	}
-	_ = e
-	assert.Contains(t, text.String(), `"http"`)
-	assert.Contains(t, text.String(), ".socket")
+	s.waitRecord("_SYSTEMD_UNIT=bare.service")
+	text := s.journalText()
+	assert.Contains(t, text, `"http"`)
+	assert.Contains(t, text, ".socket")
 }
 
 // TestUnclaimedSocketIsReported passes a socket that the service does not know:

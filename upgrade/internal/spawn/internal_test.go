@@ -351,6 +351,38 @@ func TestFinder(t *testing.T) {
 	})
 }
 
+// TestSearchStarved leaves no descriptors but those in reserve.
+func TestSearchStarved(t *testing.T) {
+	leak.Check(t)
+	f, w := newTestFinder(t)
+	pid := startSleep(t, w, sentinelName+"="+sentinelValue)
+	a := newAttempt(&Tableflip{logger: slog.New(slog.DiscardHandler)})
+	var err error
+	a.reserve, err = newReserve(2)
+	require.NoError(t, err)
+
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	var taken []int
+	defer func() {
+		assert.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+		closeAll(taken...)
+	}()
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: limit.Max}))
+	for {
+		fd, err := openNull()
+		if err != nil {
+			require.True(t, outOfFDs(err))
+			break
+		}
+		taken = append(taken, fd)
+	}
+	p, pidfd, err := a.search(f)
+	require.NoError(t, err)
+	assert.Equal(t, pid, p.pid)
+	unix.Close(pidfd)
+}
+
 func TestPidfdOfAnother(t *testing.T) {
 	leak.Check(t)
 	p, err := readProcess(startSleep(t, nil))

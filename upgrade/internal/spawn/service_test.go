@@ -28,6 +28,7 @@ import (
 const (
 	modeEnv   = "SPAWN_TEST_MODE"   // what this process is instead of a test
 	socketEnv = "SPAWN_TEST_SOCKET" // where a service reports
+	depthEnv  = "SPAWN_TEST_DEPTH"  // how many successors in a row start without being told
 )
 
 // hello is the first message of a service.
@@ -36,7 +37,8 @@ type hello struct {
 	Successor bool
 	Path      string
 	Args      []string
-	Err       string // of New
+	Err       string // of New, or of the Start of Child
+	Child     int    // PID, see depthEnv
 }
 
 // request tells a service what to do: see service.do.
@@ -95,6 +97,15 @@ func runService() {
 		h.Successor, h.Path = tf.Successor(), tf.Path()
 		for _, f := range tf.Inherited() {
 			s.files[f.Name] = f.FD
+		}
+	}
+	if depth, _ := strconv.Atoi(os.Getenv(depthEnv)); depth > 0 && err == nil {
+		os.Setenv(depthEnv, strconv.Itoa(depth-1))
+		s.child, err = tf.Start(context.Background(), nil)
+		if err != nil {
+			h.Err = err.Error()
+		} else {
+			h.Child = s.child.PID()
 		}
 	}
 	conn, err := net.Dial("unix", os.Getenv(socketEnv))
@@ -168,6 +179,22 @@ func (s *service) do(req request) (rep reply, err error) {
 		}
 		s.child = child
 		rep.PID = child.PID()
+	case "start restoring": // in the middle of the start
+		before := link(1)
+		restored := make(chan error)
+		go func() {
+			for link(1) == before {
+				runtime.Gosched()
+			}
+			restored <- s.tf.RestoreOutput()
+		}()
+		child, err := s.tf.Start(context.Background(), nil)
+		if err != nil {
+			return rep, err
+		}
+		s.child = child
+		rep.PID = child.PID()
+		return rep, <-restored
 	case "wait": // for the end of the child
 		<-s.child.Exited()
 		exit := s.child.Exit()

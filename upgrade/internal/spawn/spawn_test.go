@@ -33,7 +33,9 @@ func TestFirst(t *testing.T) {
 func TestFilesArrive(t *testing.T) {
 	leak.Check(t)
 	b := newBed(t)
-	g, _ := b.start(nil)
+	g, _ := b.start(func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "GOGC=off") // only what Start asks for
+	})
 	kinds := map[string]string{
 		"http":       "listener",
 		"b/blocking": "blocking socket",
@@ -82,7 +84,7 @@ func TestFilesArrive(t *testing.T) {
 		assert.Subset(t, strings.Fields(g.do(ls).Text), strings.Fields(s.do(ls).Text))
 	})
 	t.Run("files that were passed once and are not now", func(t *testing.T) {
-		s.do(request{Op: "restore"})
+		nulls := count(s.do(request{Op: "fds"}).Lines, os.DevNull)
 		s.exit(0)
 		g.do(request{Op: "wait"})
 		s := b.next(g, "http")
@@ -93,6 +95,7 @@ func TestFilesArrive(t *testing.T) {
 		for _, f := range before[:2] {
 			assert.Zero(t, count(s.do(request{Op: "fds"}).Lines, f.Link), f.Name)
 		}
+		assert.Equal(t, nulls, count(s.do(request{Op: "fds"}).Lines, os.DevNull), "what stands for them")
 	})
 }
 
@@ -176,6 +179,19 @@ func TestChain(t *testing.T) {
 	gens[4].do(request{Op: "print", N: 1, Text: "still there\n"})
 	out.waitFor("still there\n")
 	b.next(gens[4], "http")
+}
+
+// TestAtOnce has each of ten generations start the next one straight after New,
+// when tableflip refuses more often than not.
+func TestAtOnce(t *testing.T) {
+	leak.Check(t)
+	b := newBed(t)
+	g, _ := b.start(func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, depthEnv+"=10") })
+	for range 10 {
+		require.Empty(t, g.Err)
+		g = b.generation(g.Child)
+	}
+	assert.Zero(t, g.Child)
 }
 
 // TestFallBack is about a child that lived for long, and was ready.
@@ -464,6 +480,18 @@ func TestRestoreOutput(t *testing.T) {
 	s.do(request{Op: "print", N: 1, Text: "after\n"})
 	out.waitFor("after\n")
 	assert.NotContains(t, out.String(), "SIGPIPE")
+}
+
+// TestRestoreOutputInStart is about a generation that is ready while it starts
+// another one: its own pipes must not come back.
+func TestRestoreOutputInStart(t *testing.T) {
+	leak.Check(t)
+	b := newBed(t)
+	g, _ := b.start(nil)
+	real := g.do(request{Op: "fds"}).Lines[1:3]
+	s := b.next(g)
+	b.generation(s.do(request{Op: "start restoring"}).PID)
+	assert.Equal(t, real, s.do(request{Op: "fds"}).Lines[1:3])
 }
 
 func TestFiftyStarts(t *testing.T) {
