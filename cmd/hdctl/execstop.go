@@ -24,8 +24,9 @@ func (execStopCmd) Help() string {
 	return `systemd says in $MAINPID which process that is. Without it there is nothing to
 do. How long this may take is up to TimeoutStopSec=.
 
-Example, in the unit of a service:
+Example:
 
+    # in the unit of a service
     ExecStop=/usr/bin/hdctl exec-stop
 `
 }

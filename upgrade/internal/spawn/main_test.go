@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/test/leak"
 )
@@ -53,9 +54,10 @@ type bed struct {
 // generation is a process that has said hello.
 type generation struct {
 	hello
-	t    *testing.T
-	conn net.Conn
-	in   *json.Decoder
+	t     *testing.T
+	conn  net.Conn
+	in    *json.Decoder
+	pidfd int
 }
 
 // newBed returns an empty bed, with the test binary as program "app".
@@ -80,7 +82,7 @@ func newBed(t *testing.T) *bed {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for _, g := range b.gens {
-			g.conn.Close() // ends it
+			g.end()
 		}
 	})
 	b.install("")
@@ -97,8 +99,11 @@ func (b *bed) accept() {
 			return
 		}
 		g := &generation{t: b.t, conn: conn, in: json.NewDecoder(conn)}
-		if err := g.in.Decode(&g.hello); err != nil {
-			conn.Close() // was killed
+		if err = g.in.Decode(&g.hello); err == nil {
+			g.pidfd, err = unix.PidfdOpen(g.PID, 0)
+		}
+		if err != nil {
+			conn.Close() // it was killed
 			continue
 		}
 		b.mu.Lock()
@@ -158,7 +163,7 @@ func (b *bed) start(change func(*exec.Cmd)) (*generation, *transcript) {
 	b.t.Cleanup(func() {
 		b.mu.Lock()
 		for _, g := range b.gens {
-			g.conn.Close()
+			g.end()
 		}
 		b.mu.Unlock()
 		cmd.Wait()
@@ -197,6 +202,19 @@ func (b *bed) next(g *generation, names ...string) *generation {
 	require.Empty(b.t, s.Err)
 	require.True(b.t, s.Successor)
 	return s
+}
+
+// end ends the process; in a failed test it may not be in a state to do so.
+func (g *generation) end() {
+	g.conn.Close()
+	if g.pidfd < 0 {
+		return
+	}
+	if g.t.Failed() {
+		unix.PidfdSendSignal(g.pidfd, unix.SIGKILL, nil, 0)
+	}
+	unix.Close(g.pidfd)
+	g.pidfd = -1
 }
 
 // try sends a request and returns the reply.

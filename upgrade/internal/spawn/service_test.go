@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -181,14 +182,16 @@ func (s *service) do(req request) (rep reply, err error) {
 		rep.PID = child.PID()
 	case "start restoring": // in the middle of the start
 		before := link(1)
+		var started atomic.Bool
 		restored := make(chan error)
 		go func() {
-			for link(1) == before {
+			for link(1) == before && !started.Load() {
 				runtime.Gosched()
 			}
 			restored <- s.tf.RestoreOutput()
 		}()
 		child, err := s.tf.Start(context.Background(), nil)
+		started.Store(true)
 		if err != nil {
 			return rep, err
 		}
