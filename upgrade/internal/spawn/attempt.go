@@ -61,6 +61,12 @@ func (a *attempt) isAbandoned() bool {
 
 // prepare does what can be done before the fork. If it fails nothing is left.
 func (a *attempt) prepare(files []File) (err error) {
+	a.t.stdio.Lock()
+	defer func() {
+		if err != nil {
+			a.t.stdio.Unlock()
+		}
+	}()
 	if err := a.t.load(files); err != nil {
 		return err
 	}
@@ -244,7 +250,7 @@ func (a *attempt) reap(err error) Exit {
 }
 
 // load registers files with tableflip, and the real stdout and stderr, and the
-// manifest.
+// manifest. The caller has locked stdio.
 func (t *Tableflip) load(files []File) (err error) {
 	m, err := newManifest(files)
 	if err != nil {
@@ -263,8 +269,19 @@ func (t *Tableflip) load(files []File) (err error) {
 	if err := t.add(manifestKey, memfd); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
-	for i, fd := range []int{slotStdout: 1, slotStderr: 2} {
-		if err := t.add(slotKey(i), fd); err != nil {
+	t.mu.Lock()
+	stdout, stderr := t.in.stdout, t.in.stderr
+	t.mu.Unlock()
+	// In a process that was not ready yet, 1 and 2 are pipes to its parent, whose
+	// end must not concern its successor.
+	if stdout < 0 {
+		stdout = 1
+	}
+	if stderr < 0 {
+		stderr = 2
+	}
+	for slot, fd := range []int{slotStdout: stdout, slotStderr: stderr} {
+		if err := t.add(slotKey(slot), fd); err != nil {
 			return err
 		}
 	}

@@ -268,11 +268,17 @@ func TestParseStat(t *testing.T) {
 	assert.True(t, self.executed)
 }
 
+func locked() *sync.Mutex {
+	mu := new(sync.Mutex)
+	mu.Lock()
+	return mu
+}
+
 // newTestFinder returns a finder for a process with a pipe of the output as
 // stdout, and that pipe.
 func newTestFinder(t *testing.T) (*finder, *os.File) {
 	t.Helper()
-	out, err := newOutput(new(sync.Mutex), new(tail), slog.New(slog.DiscardHandler))
+	out, err := newOutput(locked(), new(tail), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	n, err := dup(out.streams[0].w)
 	require.NoError(t, err)
@@ -410,7 +416,7 @@ func TestChildrenOf(t *testing.T) {
 func TestOutputWaits(t *testing.T) {
 	leak.Check(t)
 	tl := new(tail)
-	out, err := newOutput(new(sync.Mutex), tl, slog.New(slog.DiscardHandler))
+	out, err := newOutput(locked(), tl, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	n, err := dup(out.streams[1].w)
 	require.NoError(t, err)

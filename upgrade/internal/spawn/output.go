@@ -45,9 +45,9 @@ type stream struct {
 	realFD int      // number of real; os.File.Fd would change its mode
 }
 
-// newOutput makes pipes and relays. It locks stdio until close.
+// newOutput makes pipes and relays. The caller has locked stdio; close unlocks
+// it.
 func newOutput(stdio *sync.Mutex, t *tail, logger *slog.Logger) (*output, error) {
-	stdio.Lock()
 	o := &output{stdio: stdio, tail: t, drained: make(chan struct{})}
 	for i := range o.streams {
 		s, err := newStream(i + 1)
@@ -57,7 +57,6 @@ func newOutput(stdio *sync.Mutex, t *tail, logger *slog.Logger) (*output, error)
 				s.r.Close()
 				s.real.Close()
 			}
-			stdio.Unlock()
 			return nil, err
 		}
 		o.streams[i] = s
