@@ -50,9 +50,11 @@
 //
 // The unit is Type=notify, on systemd 252 or later, with NotifyAccess=all, since an
 // old generation that takes over again has to be heard; KillMode=control-group;
-// Restart=always; and RuntimeDirectory=handoff/NAME for the control socket. `hdctl
-// unit generate` writes it. Only the main generation speaks to systemd: the
-// environment of a new one has no NOTIFY_SOCKET.
+// Restart=always; RuntimeDirectory=handoff/NAME for the control socket; and
+// ExecStop=hdctl exec-stop, since systemd would send SIGKILL right after SIGTERM to
+// a main process that was, when it became that, another one's child. `hdctl unit
+// generate` writes it. Only the main generation speaks to systemd: the environment
+// of a new one has no NOTIFY_SOCKET.
 //
 // Without systemd the same program binds by itself and upgrades as well, on
 // Linux 5.10 or later.

@@ -261,3 +261,17 @@ func TestOldGenerationDiesBeforeTheNewOneServes(t *testing.T) {
 	pid := <-pids
 	require.Eventually(t, func() bool { return syscall.Kill(pid, 0) != nil }, time.Minute, time.Millisecond)
 }
+
+// TestSIGHUP upgrades by signal, and does nothing where that is turned off.
+func TestSIGHUP(t *testing.T) {
+	p := start(t)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	st := p.waitMain(2)
+	assert.Equal(t, control.ViaSignal, st.Last.Trigger.Via)
+
+	p = start(t, "HANDOFF_SIGHUP=off")
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	r, err := p.upgrade()
+	require.NoError(t, err)
+	assert.Equal(t, 2, r.To, "no number was used by the signal")
+}

@@ -367,3 +367,28 @@ func TestNobodyElseCommandsIt(t *testing.T) {
 	st := s.requireServing(1, "v1")
 	assert.Nil(t, st.Last, "no upgrade was started")
 }
+
+// TestOperatorGroupCommands gives a group the right to command: its members may,
+// others may not, and a group that the service cannot use is a warning in status.
+func TestOperatorGroupCommands(t *testing.T) {
+	s := newSite(t, options{unit: func(u *units.Service) { u.DynamicUser, u.OperatorGroup = true, "adm" }})
+	as := func(groups ...string) (int, string) {
+		r := s.Run(context.Background(), append(append([]string{"setpriv", "--reuid=daemon", "--regid=daemon"}, groups...), "hdctl", "upgrade", "demo")...)
+		return r.ExitCode, r.Stdout + r.Stderr
+	}
+	code, out := as("--clear-groups")
+	assert.Equal(t, 5, code, out)
+	code, out = as("--groups=adm")
+	assert.Equal(t, 0, code, out)
+	st := s.requireServing(2, "v1")
+	assert.Equal(t, 1, st.Last.Trigger.UID, "daemon")
+	assert.Empty(t, st.Warnings)
+
+	s = newSite(t, options{
+		unit:   func(u *units.Service) { u.DynamicUser = true },
+		dropIn: "Environment=HANDOFF_OPERATOR_GROUP=adm\n", // and no SupplementaryGroups=
+	})
+	st = s.requireServing(1, "v1")
+	require.Len(t, st.Warnings, 1)
+	assert.Contains(t, st.Warnings[0], "SupplementaryGroups=")
+}

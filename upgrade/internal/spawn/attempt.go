@@ -17,6 +17,8 @@ const (
 	// tick is the pace of looking for a new process, and of asking again when
 	// tableflip is not ready. From fork to the end of exec it takes 1 to 10 ms.
 	tick = time.Millisecond
+	// collectAfter is when garbage is collected after a start.
+	collectAfter = time.Second
 	// outputGrace is for the output of what a dead process has left behind.
 	outputGrace = time.Second
 	// readyScans is how often it is looked for a process of which only is known
@@ -116,15 +118,29 @@ func (a *attempt) run() {
 			a.t.logger.Error("kill an unwanted process", "err", err)
 		}
 	}
-	// tableflip closes what it no longer passes on by finalizers only.
-	runtime.GC()
-
-	a.child.exit = a.reap(<-a.result)
+	a.child.exit = a.reap(a.await())
 	a.child.reaped()
 	a.out.wait(outputGrace)
 	a.t.logger.Debug("process exited", "pid", a.child.pid, "exit", a.child.exit.String())
 	a.t.release(a)
 	close(a.child.exited)
+}
+
+// await waits for the result of Upgrade. In passing it has the garbage collected
+// that tableflip has made, and with it the duplicates that unload has replaced:
+// not at once, when tableflip may not have returned from the fork, and the new
+// process needs the processor, but soon.
+func (a *attempt) await() error {
+	timer := time.NewTimer(collectAfter)
+	defer timer.Stop()
+	select {
+	case err := <-a.result:
+		runtime.GC()
+		return err
+	case <-timer.C:
+		runtime.GC()
+		return <-a.result
+	}
 }
 
 // launch has tableflip start the process, and sets child when there is one. It

@@ -25,8 +25,9 @@
 //
 // # Ownership of file descriptors
 //
-// [Tableflip.Start] borrows the descriptors, and has no duplicate of them left
-// in this process once the garbage collector has run, which it asks for. It
+// [Tableflip.Start] borrows the descriptors. It leaves no duplicate of them in
+// this process, but only the garbage collector closes those that tableflip made:
+// it is run once, a second after the start or when the child is gone. Start
 // never changes O_NONBLOCK, which all processes that share a socket share. What
 // [Tableflip.Inherited] returns belongs to the caller.
 //

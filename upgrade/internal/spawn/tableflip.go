@@ -28,7 +28,7 @@ var errSpent = errors.New("a program that does not use this library was started 
 type Tableflip struct {
 	opts     Options
 	logger   *slog.Logger
-	upgrader *tableflip.Upgrader
+	upgrader upgrader
 	path     string // to execute
 	wd       string // to execute it in
 
@@ -41,6 +41,12 @@ type Tableflip struct {
 	in      inheritance
 	current *attempt // or nil
 	spent   bool
+}
+
+// upgrader is what is used of tableflip's Upgrader after New.
+type upgrader interface {
+	AddFile(name string, file *os.File) error
+	Upgrade() error
 }
 
 var _ Starter = (*Tableflip)(nil)
@@ -101,14 +107,15 @@ func (t *Tableflip) init() error {
 	os.Args[0] = t.path // tableflip reads it in each Upgrade
 
 	// Deadlines are the business of who waits, and time has none here.
-	t.upgrader, err = tableflip.New(tableflip.Options{UpgradeTimeout: math.MaxInt64})
+	upg, err := tableflip.New(tableflip.Options{UpgradeTimeout: math.MaxInt64})
 	if err != nil {
 		return withErrno(err.Error())
 	}
 	os.Unsetenv(sentinelName) // only now: tableflip goes by it
-	if err := t.upgrader.Ready(); err != nil {
+	if err := upg.Ready(); err != nil {
 		return withErrno(err.Error())
 	}
+	t.upgrader = upg
 	return nil
 }
 
