@@ -315,7 +315,7 @@ func phaseName(p machine.Phase) string {
 		return control.PhaseReady
 	case machine.Probation:
 		return control.PhaseProbation
-	case machine.Notifying, machine.Reclaiming:
+	case machine.Notifying, machine.Reclaiming, machine.Restoring:
 		return control.PhaseConfirm
 	}
 	return p.String()

@@ -233,8 +233,18 @@ func (u *Upgrader) notifyMain(number int) {
 	}
 	status := fmt.Sprintf("generation %d (%s) serving", number, version)
 	u.systemd.handOver(pid, status, func(ok bool) {
-		u.box.post(func() { u.step(machine.Notified{OK: ok}) })
+		u.box.post(func() { u.step(machine.Notified{Number: number, OK: ok, Gone: u.hasEnded(number)}) })
 	})
+}
+
+// hasEnded tells whether the process of a generation has ended, which its peer
+// may not have been heard of yet: what it said last comes first.
+func (u *Upgrader) hasEnded(number int) bool {
+	if number == u.number {
+		return false
+	}
+	p := u.peers[number]
+	return p == nil || p.pidfd != nil && ended(p.pidfd)
 }
 
 func (u *Upgrader) kill(number int) {

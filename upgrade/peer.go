@@ -108,10 +108,23 @@ func awaitDeath(pidfd *os.File) error {
 	if err != nil {
 		return err
 	}
-	return raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n == 1 && err == nil
-	})
+	return raw.Read(readable)
+}
+
+// ended tells whether the process of pidfd has ended.
+func ended(pidfd *os.File) (yes bool) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { yes = readable(fd) })
+	return yes
+}
+
+// readable is true of a pidfd whose process has ended.
+func readable(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n == 1 && err == nil
 }
 
 // ownPidfd opens a pidfd of this process that can be waited for in the
@@ -224,8 +237,9 @@ func (u *Upgrader) introduce(drainer, main int) {
 	}
 	defer a.Close()
 	defer b.Close()
-	u.send(drainer, link.Meet{Generation: main, PID: m.pid, Version: m.version, Role: "main"}, a, m.pidfd)
+	// Main first: a drainer that main does not know would be lost, if we died now.
 	u.send(main, link.Meet{Generation: drainer, PID: d.pid, Version: d.version, Role: "draining"}, b, d.pidfd)
+	u.send(drainer, link.Meet{Generation: main, PID: m.pid, Version: m.version, Role: "main"}, a, m.pidfd)
 	if !d.reported.IsZero() {
 		u.send(main, d.report) // until it reports there by itself
 	}

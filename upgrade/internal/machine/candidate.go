@@ -74,41 +74,56 @@ func (t *transition) candidate(event Event) {
 			t.do(Disarm{OpenTimer}, CloseGate{}, Arm{ProbationTimer})
 		}
 	case Notified:
-		t.notified(e.OK)
+		t.notified(e)
 	}
 }
 
-// notified is the moment in which the main generation changes.
-func (t *transition) notified(ok bool) {
+// notified is systemd's word on who is main.
+func (t *transition) notified(e Notified) {
 	c := &t.Candidate
 	switch {
-	case c.Phase == Reclaiming:
-		// Whatever systemd understood, it shall understand that we are main.
-		t.do(NotifyMain{t.Number})
+	case c.Phase == Restoring && e.Number == t.Number:
 		t.end()
-	case c.Phase != Notifying || t.Stopping:
-	case !ok:
+	case e.Number != c.Number: // late, from when our predecessor died
+	case c.Phase == Notifying && e.Gone:
+		t.candidateGone()
+		t.restore()
+	case c.Phase == Notifying && !e.OK:
 		t.doom(Unnotified)
 		t.kill() // first: two shall not serve by accident
 		t.fallBack()
-	default:
-		next, stopped, outcome := c.Number, c.Stopped, Confirmed
-		t.do(Yield{})
-		for _, d := range t.Drainers {
-			t.do(Introduce{Drainer: d, Main: next})
-		}
-		t.do(TellPromoted{next})
-		if stopped { // a SIGTERM to what is now main: the service stops
-			outcome = Stopped
-			t.do(TellStopping{})
-		} else {
-			t.hurryOldest()
-		}
-		t.do(Report{outcome, Notifying, next})
-		t.Main, t.Life, t.Lead, t.Candidate = false, Draining, next, Candidate{}
-		t.Stopping = stopped
-		t.do(Drain{Stop: stopped})
+	case c.Phase == Notifying:
+		t.confirm()
+	case c.Phase == Reclaiming:
+		t.restore()
 	}
+}
+
+// restore has systemd understand that we are main, whatever it understood
+// before.
+func (t *transition) restore() {
+	t.Candidate.Phase = Restoring
+	t.do(NotifyMain{t.Number})
+}
+
+// confirm is the moment in which the main generation changes.
+func (t *transition) confirm() {
+	next, stopped, outcome := t.Candidate.Number, t.Candidate.Stopped, Confirmed
+	t.do(Yield{})
+	for _, d := range t.Drainers {
+		t.do(Introduce{Drainer: d, Main: next})
+	}
+	t.do(TellPromoted{next})
+	if stopped { // a SIGTERM to what is now main: the service stops
+		outcome = Stopped
+		t.do(TellStopping{})
+	} else {
+		t.hurryOldest()
+	}
+	t.do(Report{outcome, Notifying, next})
+	t.Main, t.Life, t.Lead, t.Candidate = false, Draining, next, Candidate{}
+	t.Stopping = stopped
+	t.do(Drain{Stop: stopped})
 }
 
 // hurryOldest makes room: with us there are too many drainers.
@@ -134,7 +149,7 @@ func (t *transition) fired(timer Timer) {
 		}
 		t.doom(TimedOut)
 		if c.Phase <= Spawning {
-			t.do(Cancel{}) // Checked or Spawned follows
+			t.do(Cancel{}, Arm{KillTimer}) // Checked or Spawned follows
 			return
 		}
 		t.kill()
@@ -143,8 +158,8 @@ func (t *transition) fired(timer Timer) {
 		t.do(NotifyMain{c.Number})
 	case timer == GoodbyeTimer && c.Phase == Dying:
 		t.kill()
-	case timer == KillTimer && c.Phase == Dying && !c.Told:
-		// It does not die, in an uninterruptible system call perhaps. Who asked
+	case timer == KillTimer && c.Doom != Undecided && !c.Told:
+		// It does not end, in an uninterruptible system call perhaps. Who asked
 		// is told now; the next upgrade has to wait for its end.
 		c.Told = true
 		t.do(Report{c.Doom, c.At, c.Number})

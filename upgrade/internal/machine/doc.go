@@ -31,5 +31,7 @@
 //
 // Until Opening the candidate has accepted nothing, and killing it costs
 // nothing. At Opening it is told to accept, and from then on only its own death,
-// or its own silence, can fail the upgrade: a deadline cannot.
+// or its own silence, can fail the upgrade: a deadline cannot. If it dies at
+// Notifying, systemd may have been told of it; it is told better before the
+// failure is reported (Reclaiming, Restoring).
 package machine

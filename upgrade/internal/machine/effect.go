@@ -9,7 +9,7 @@ const (
 	RequestTimer                // the deadline of the request
 	OpenTimer                   // from the word to accept to the answer
 	ProbationTimer              // the length of probation
-	KillTimer                   // from a SIGKILL to the end of the process
+	KillTimer                   // from a Kill or a Cancel to the end of what was killed or cancelled
 	GoodbyeTimer                // the stop of a candidate that serves and got a SIGTERM
 )
 
@@ -50,7 +50,7 @@ type (
 	// NotifyReady: READY=1, of the first generation.
 	NotifyReady struct{}
 	// NotifyMain: MAINPID= of the generation and READY=1, then a barrier.
-	// Answered with Notified.
+	// Answered with Notified; several are answered in their order.
 	NotifyMain struct{ Number int }
 	// NotifyStopping: STOPPING=1.
 	NotifyStopping struct{}
@@ -76,9 +76,13 @@ type (
 	TellStopping struct{}
 	// TellHurry: to a drainer.
 	TellHurry struct{ Number int }
-	// Introduce: give a drainer and the new main generation a link to each other.
+	// Introduce: give a drainer and the new main generation a link to each
+	// other. The main one gets its end first: if we die in between, it knows a
+	// drainer that ends because of our death. The other way round there would
+	// be a drainer that nobody knows.
 	Introduce struct{ Drainer, Main int }
-	// Report the outcome of the upgrade request.
+	// Report the outcome of the upgrade request. Each gets one report; Number is
+	// 0 if it was refused.
 	Report struct {
 		Outcome Outcome
 		At      Phase

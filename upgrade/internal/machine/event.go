@@ -30,8 +30,13 @@ type (
 	CandidateReady struct{ Late bool }
 	// CandidateServing: the candidate accepts.
 	CandidateServing struct{}
-	// Notified: systemd has taken note of the new main process, or could not be told.
-	Notified struct{ OK bool }
+	// Notified: the answer to NotifyMain. OK: systemd has taken note, otherwise
+	// it could not be told. Gone: the process of that generation had ended by
+	// then, so that systemd may not have believed it; its PeerGone comes, too.
+	Notified struct {
+		Number   int
+		OK, Gone bool
+	}
 )
 
 // What other generations do. All that a generation sent comes before its Gone.

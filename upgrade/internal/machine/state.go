@@ -30,11 +30,12 @@ const (
 	Opening          // it was told to accept; its word that it does is awaited
 	Probation        // it accepts, we are parked
 	Notifying        // systemd is being told that it is the main process
-	Reclaiming       // it died while systemd was being told; systemd is to be told that we are
+	Reclaiming       // it died while systemd was being told; systemd's word is awaited
+	Restoring        // systemd is being told that we are, after all
 	Dying            // it was killed, or is stopping; its end is awaited
 )
 
-var phaseNames = [...]string{"none", "preflight", "spawning", "greeting", "preparing", "opening", "probation", "notifying", "reclaiming", "dying"}
+var phaseNames = [...]string{"none", "preflight", "spawning", "greeting", "preparing", "opening", "probation", "notifying", "reclaiming", "restoring", "dying"}
 
 func (p Phase) String() string { return phaseNames[p] }
 

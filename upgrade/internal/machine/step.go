@@ -82,7 +82,7 @@ func (t *transition) promoted() {
 	case Serving:
 		t.lead()
 	case Draining: // our SIGTERM crossed the promotion: the stop is main's now
-		t.Main = true
+		t.lead()
 		t.do(NotifyStopping{})
 	}
 }
@@ -144,12 +144,15 @@ func (t *transition) abandonCandidate() {
 	case None:
 		return
 	case Preflight, Spawning:
-		t.do(Cancel{})
+		if c.Doom == Undecided { // otherwise that was done
+			t.do(Cancel{})
+		}
 	case Greeting, Preparing:
 		t.do(Kill{c.Number})
 	}
 	t.disarm()
 	t.doom(Stopped)
+	c.Doom = Stopped // whatever it was doomed for: who asked shall not believe that we go on
 	if !c.Told {
 		t.do(Report{c.Doom, c.At, c.Number})
 	}
@@ -189,11 +192,12 @@ func (t *transition) leadGone() {
 	case t.Life == Starting, t.Life == Waiting:
 		t.exit(Exit{Orphaned: true})
 	case t.Life == Serving:
-		// It died in our probation. Where systemd watched it, systemd ends us
-		// all and starts again; where nobody did, the service goes on.
+		// It died in our probation. If systemd watched it, and does not hear of
+		// us before it hears of that death, it ends us all and starts again;
+		// otherwise the service goes on.
 		t.Lead = 0
 		t.Main = true
-		t.do(Lead{})
+		t.do(Lead{}, NotifyMain{t.Number})
 	case t.Life == Draining:
 		t.exit(Exit{Abandoned: true})
 	}

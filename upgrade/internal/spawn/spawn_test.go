@@ -182,7 +182,7 @@ func TestChain(t *testing.T) {
 }
 
 // TestAtOnce has each of ten generations start the next one straight after New,
-// when tableflip refuses more often than not.
+// when tableflip may not be ready.
 func TestAtOnce(t *testing.T) {
 	leak.Check(t)
 	b := newBed(t)

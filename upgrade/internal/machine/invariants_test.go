@@ -1,0 +1,229 @@
+package machine_test
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+)
+
+// The promises of the project, as far as a machine can break them.
+const (
+	AlwaysSomebodyAtTheDoor  = "AlwaysSomebodyAtTheDoor"  // at every instant somebody accepts; after a crash somebody will
+	OldServesUntilNewIsReady = "OldServesUntilNewIsReady" // a gate closes only when the next one is open
+	FailedChangesNothing     = "FailedChangesNothing"     // after a failure the old generation serves, and nothing is left over
+	NextUpgradeCanSucceed    = "NextUpgradeCanSucceed"    // whatever happened before, it is not refused
+	AnswerIsTruth            = "AnswerIsTruth"            // each request gets one answer, and it is true
+	FenceFirst               = "FenceFirst"               // two accept only until the old one hears that the new one does
+	NoTwoMains               = "NoTwoMains"               // at most one generation believes that it is main
+	ControlIsAnswered        = "ControlIsAnswered"        // by main, and by no other
+	SystemdViewRight         = "SystemdViewRight"         // MAINPID is main's; STOPPING=1 comes from main on a real stop only
+	StopIsStop               = "StopIsStop"               // who is told to stop does not accept again, and the service ends
+	DrainersKnown            = "DrainersKnown"            // main knows who drains
+	DrainersLimited          = "DrainersLimited"          // no more than MaxDraining drain at leisure
+	NoOrphans                = "NoOrphans"                // who is not main follows main
+	OnlyACrashCuts           = "OnlyACrashCuts"           // a generation that accepted ends when it has drained, or main was killed
+	DriverIsNotMisled        = "DriverIsNotMisled"        // what the driver takes for granted
+)
+
+var promises = []string{
+	AlwaysSomebodyAtTheDoor, OldServesUntilNewIsReady, FailedChangesNothing, NextUpgradeCanSucceed, AnswerIsTruth, FenceFirst, NoTwoMains,
+	ControlIsAnswered, SystemdViewRight, StopIsStop, DrainersKnown, DrainersLimited, NoOrphans, OnlyACrashCuts, DriverIsNotMisled,
+}
+
+// violation is a promise that was broken.
+type violation struct{ promise, how string }
+
+func (v *violation) String() string { return v.promise + ": " + v.how }
+
+// must notes that a promise was broken, unless it was kept.
+func (m *model) must(kept bool, promise, format string, args ...any) {
+	if !kept && m.broken == nil {
+		m.broken = &violation{promise, fmt.Sprintf(format, args...)}
+	}
+}
+
+// checkEffect looks at an effect of generation n that is about to be executed.
+func (m *model) checkEffect(w *world, n int, before, after *machine.State, effect machine.Effect) {
+	c := before.Candidate.Number
+	candidate := &w.gens[c]
+	switch e := effect.(type) {
+	case machine.OpenGate:
+		m.must(!after.Stopping, StopIsStop, "generation %d was told to stop, and accepts again", n)
+		m.must(before.Life != machine.Parked || !candidate.gate, FenceFirst, "generation %d falls back while %d accepts", n, c)
+	case machine.CloseGate:
+		excused := after.Stopping || candidate.process == gone || w.seen.termed.has(c)
+		m.must(candidate.gate || excused, OldServesUntilNewIsReady, "generation %d parks, and %d does not accept", n, c)
+	case machine.NotifyMain:
+		m.must(after.Main, SystemdViewRight, "generation %d names the main process, and is not main", n)
+		m.must(e.Number == n || e.Number == c, SystemdViewRight, "generation %d says that %d is the main process", n, e.Number)
+	case machine.NotifyStopping:
+		m.must(after.Main && w.seen.termed.has(n), SystemdViewRight, "generation %d says STOPPING=1 for no reason", n)
+	case machine.TellPromoted:
+		m.must(e.Number == c, DriverIsNotMisled, "generation %d promotes %d", n, e.Number)
+	case machine.Spawn:
+		m.must(w.gens[e.Number].process == absent, DriverIsNotMisled, "the number %d is used twice", e.Number)
+	case machine.Cancel:
+		m.must(w.gens[n].request != 0, DriverIsNotMisled, "there is nothing to cancel")
+	case machine.Kill:
+		m.must(e.Number == c && !m.state(w, c).Main, AnswerIsTruth, "generation %d kills %d, which succeeded it", n, e.Number)
+		m.must(w.gens[n].links.has(c), DriverIsNotMisled, "generation %d kills %d, which it does not know", n, e.Number)
+	case machine.Exit:
+		crashed := e.Abandoned && !before.Stopping && !w.alive(before.Lead)
+		done := before.Life < machine.Serving || before.Life == machine.Draining && !w.gens[n].pending.has(draining)
+		m.must(crashed || done, OnlyACrashCuts, "generation %d exits with open connections", n)
+	case machine.Report:
+		m.checkReport(w, n, after, e)
+	}
+}
+
+// checkReport looks at an answer.
+func (m *model) checkReport(w *world, n int, s *machine.State, r machine.Report) {
+	if r.Number == 0 {
+		refused := slices.Contains([]machine.Outcome{machine.InProgress, machine.NotServing, machine.NotMain, machine.Terminating}, r.Outcome)
+		m.must(refused, AnswerIsTruth, "the answer %v is about no candidate", r.Outcome)
+		return
+	}
+	m.must(int(w.gens[n].request) == r.Number, AnswerIsTruth, "an answer about %d, but the one request is about %d", r.Number, w.gens[n].request)
+	systemd := int(w.systemd.main)
+	switch r.Outcome {
+	case machine.Confirmed:
+		m.must(w.alive(r.Number), AnswerIsTruth, "confirmed, but generation %d is dead", r.Number)
+		m.must(systemd == r.Number || w.systemd.stopping, AnswerIsTruth, "confirmed, but systemd was not told of %d", r.Number)
+	case machine.Stopped:
+		m.must(s.Stopping, AnswerIsTruth, "answered as stopped, but generation %d goes on", n)
+	case machine.Failed, machine.TimedOut, machine.FellBack, machine.Unnotified:
+		m.must(s.Main && s.Life == machine.Serving && w.gens[n].gate, FailedChangesNothing, "%v, but generation %d does not serve", r.Outcome, n)
+		m.must(systemd != r.Number || w.systemd.stopping || w.seen.unheard, FailedChangesNothing, "%v, but systemd believes in %d", r.Outcome, r.Number)
+	default:
+		m.must(false, AnswerIsTruth, "the answer %v about candidate %d", r.Outcome, r.Number)
+	}
+}
+
+// checkStep looks at all the effects of an event, after which generation n has
+// been killed or not. asked is the request that was open before.
+func (m *model) checkStep(w *world, n int, e machine.Event, asked uint8, effects []machine.Effect) {
+	answers, open := 0, w.gens[n].request
+	for _, e := range effects {
+		if _, ok := e.(machine.Report); ok {
+			answers++
+		}
+	}
+	requests := 0
+	if asked != 0 {
+		requests++
+	}
+	if _, ok := e.(machine.Upgrade); ok {
+		requests++
+	}
+	if open != 0 {
+		requests--
+	}
+	m.must(answers == requests, AnswerIsTruth, "%d answers to %d requests", answers, requests)
+	m.must(open == 0 || m.state(w, n).Life != machine.Exited, AnswerIsTruth, "generation %d exits, and one who asked waits in vain", n)
+}
+
+// checkAlways looks at an instant between two steps.
+func (m *model) checkAlways(w *world) {
+	if w.systemd.over {
+		return
+	}
+	mains, open, allowed, served := 0, 0, 1, w.gens[1].process == gone
+	for n := range w.gens {
+		s := m.state(w, n)
+		if w.gens[n].gate {
+			open++
+		}
+		if s.Main && w.gens[n].process == running {
+			mains++
+		}
+		if s.Candidate.Phase == machine.Opening {
+			allowed = 2
+		}
+		served = served || s.Life >= machine.Serving
+	}
+	m.must(mains <= 1, NoTwoMains, "%d generations are main", mains)
+	m.must(open <= allowed, FenceFirst, "%d generations accept", open)
+	m.must(open > 0 || w.seen.stop || w.seen.lost || !served, AlwaysSomebodyAtTheDoor, "nobody accepts, and nobody was killed or stopped")
+	for n := range w.gens {
+		g, s := &w.gens[n], m.state(w, n)
+		if g.process != running {
+			continue
+		}
+		m.must(s.Life != machine.Parked || g.links.has(s.Candidate.Number), AlwaysSomebodyAtTheDoor,
+			"generation %d is parked, and knows that %d is dead", n, s.Candidate.Number)
+		m.must(g.control == s.Main, ControlIsAnswered, "generation %d is main: %v, answers: %v", n, s.Main, g.control)
+		m.must(!w.seen.failed.has(n) || !s.Main || !g.gate, AnswerIsTruth, "generation %d failed, it was said, and serves as main", n)
+		m.must(g.gate == (s.Life == machine.Serving), DriverIsNotMisled, "generation %d is %v, its gate is open: %v", n, s.Life, g.gate)
+		m.must(g.timers == 0 || s.Candidate.Phase != machine.None || s.Stopping, DriverIsNotMisled,
+			"generation %d waits for timers %b of nothing", n, g.timers)
+	}
+}
+
+// checkSettled looks at a world in which nothing is bound to happen any more,
+// but for the ends of drains, if there are any.
+func (m *model) checkSettled(w *world, drains bool) {
+	if w.systemd.over {
+		return
+	}
+	main, acting := 0, 0
+	for n := range w.gens {
+		if w.acts(n) {
+			acting++
+			if m.state(w, n).Main {
+				main = n
+			}
+		}
+	}
+	switch {
+	case main != 0 && !w.seen.stop:
+		m.checkServing(w, main)
+		return
+	case acting == 0 && !w.systemd.stopping:
+		return // main was killed, and its candidate hangs: systemd's watchdog has to notice
+	}
+	// The end is near, of a service that was stopped or whose main generation
+	// was killed: only those that were told to stop still say goodbye.
+	promise := AlwaysSomebodyAtTheDoor
+	if w.seen.stop {
+		promise = StopIsStop
+	}
+	m.must(w.seen.stop || w.seen.lost, promise, "no generation is main")
+	for n := range w.gens {
+		s := m.state(w, n)
+		m.must(!w.acts(n) || s.Stopping && s.Life == machine.Draining, promise, "the service ends, and generation %d is %v", n, s.Life)
+	}
+	m.must(drains, promise, "the service does not end")
+}
+
+// checkServing looks at a settled service that was not told to stop.
+func (m *model) checkServing(w *world, main int) {
+	g, s := &w.gens[main], m.state(w, main)
+	m.must(g.gate || s.Life == machine.Starting, AlwaysSomebodyAtTheDoor, "main generation %d does not accept", main)
+	m.must(s.Candidate == (machine.Candidate{}) || w.seen.stalled, FailedChangesNothing, "there is still a candidate: %+v", s.Candidate)
+	m.must(g.request == 0, AnswerIsTruth, "the request for %d is never answered", g.request)
+	m.must(int(w.systemd.main) == main || w.seen.unheard, SystemdViewRight, "main is %d, and MAINPID that of %d", main, w.systemd.main)
+	_, effects := m.step(*s, machine.Upgrade{})
+	begun := slices.Contains(effects, machine.Effect(machine.Check{}))
+	m.must(begun || s.Life == machine.Starting || w.seen.stalled, NextUpgradeCanSucceed, "%+v", effects)
+	leisurely := 0
+	for n := range w.gens {
+		if n == main || !w.acts(n) {
+			continue
+		}
+		o, other := &w.gens[n], m.state(w, n)
+		if other.Stopping && !w.alive(other.Lead) {
+			continue // it got a SIGTERM, and main was killed: it ends within the stop timeout
+		}
+		m.must(other.Life == machine.Draining && other.Lead == main && o.links.has(main), NoOrphans,
+			"main is %d, and generation %d is %v and follows %d", main, n, other.Life, other.Lead)
+		m.must(slices.Contains(s.Drainers, n) && g.links.has(n), DrainersKnown, "main generation %d knows %v, and %d drains", main, s.Drainers, n)
+		if !o.hastened && !other.Stopping {
+			leisurely++
+		}
+	}
+	m.must(leisurely <= m.maxDraining || w.seen.cut, DrainersLimited, "%d drain at leisure", leisurely)
+	for _, d := range s.Drainers {
+		m.must(w.alive(d), DrainersKnown, "main generation %d lists %d, which is gone", main, d)
+	}
+}
