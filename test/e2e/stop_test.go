@@ -93,6 +93,7 @@ func TestAStopIsAStop(t *testing.T) {
 				for _, e := range entries {
 					assert.NotEqual(t, "fell-back", e.Fields["HANDOFF_OUTCOME"], "%s", e.Message)
 				}
+				assert.NotContains(t, s.journalText(), "successor died", "a death after a SIGTERM is a stop")
 				t.Logf("longest wait %v; %d requests, %d failed", wait, r.Total().Requests, r.Total().Failed)
 			})
 		}

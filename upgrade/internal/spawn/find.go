@@ -26,11 +26,16 @@ import (
 type finder struct {
 	known map[int]bool // children from before
 	path  string       // what was executed
-	pipes []uint64     // inodes of stdout and stderr of the child
+	pipes []inode      // stdout and stderr of the child
 
 	heir     int // who has one of the pipes
 	heirSeen int // how often in a row
 }
+
+// inode identifies a file.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(st *unix.Stat_t) inode { return inode{dev: uint64(st.Dev), ino: st.Ino} }
 
 // heirScans is how often heir must be the only candidate.
 const heirScans = 100
@@ -51,7 +56,7 @@ func newFinder(path string, out *output) (*finder, error) {
 		if err := unix.Fstat(s.w, &st); err != nil {
 			return nil, os.NewSyscallError("fstat", err)
 		}
-		f.pipes = append(f.pipes, st.Ino)
+		f.pipes = append(f.pipes, inodeOf(&st))
 	}
 	return f, nil
 }
@@ -124,7 +129,7 @@ func (f *finder) isSuccessor(pid int) (bool, error) {
 func (f *finder) hasPipe(pid int) bool {
 	for _, n := range []string{"1", "2"} {
 		var st unix.Stat_t
-		if unix.Stat(procFile(pid, "fd/"+n), &st) == nil && slices.Contains(f.pipes, st.Ino) {
+		if unix.Stat(procFile(pid, "fd/"+n), &st) == nil && slices.Contains(f.pipes, inodeOf(&st)) {
 			return true
 		}
 	}

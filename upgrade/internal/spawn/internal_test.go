@@ -171,10 +171,12 @@ func TestRelay(t *testing.T) {
 			require.NoError(t, err)
 			defer outR.Close()
 			var reported []string
-			tl := &tail{report: func(stream int, line string) {
+			tl := new(tail)
+			tl.report = func(stream int, line string) {
 				assert.Equal(t, 2, stream)
 				reported = append(reported, line)
-			}}
+				assert.Equal(t, reported, tl.last()) // may be asked for
+			}
 			var running sync.WaitGroup
 			running.Go(func() { assert.NoError(t, (&stream{fd: 2, r: inR, real: outW}).relay(tl)) })
 			for _, s := range test.in {

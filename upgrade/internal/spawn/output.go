@@ -201,36 +201,39 @@ func (s *stream) relay(t *tail) error {
 type tail struct {
 	report func(stream int, line string) // may be nil
 
-	mu     sync.Mutex
-	lines  []string
-	bytes  int
+	adding sync.Mutex // held during a call of report, too
 	frozen bool
+
+	mu    sync.Mutex // never held during a call of report, which may ask for lines
+	lines []string
+	bytes int
 }
 
 // add records the lines in text, of which the last one may lack its end; that
 // is returned. continued says that the first one is the rest of a line.
 func (t *tail) add(stream int, text []byte, continued bool) (open bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.adding.Lock()
+	defer t.adding.Unlock()
 	for line := range strings.Lines(string(text)) {
 		var ended bool
 		line, ended = strings.CutSuffix(line, "\n")
 		open = !ended
 		line = strings.TrimSuffix(line, "\r")
-		if continued && line == "" {
-			continued = false
-			continue // only the end of a line that was recorded
+		if !t.frozen && !(continued && line == "") { // only the end of one that was recorded
+			t.remember(line)
+			if t.report != nil {
+				t.report(stream, line)
+			}
 		}
 		continued = false
-		t.addLine(stream, line)
 	}
 	return open
 }
 
-func (t *tail) addLine(stream int, line string) {
-	if t.frozen {
-		return
-	}
+// remember adds a line, and drops the oldest ones.
+func (t *tail) remember(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.lines = append(t.lines, line)
 	t.bytes += len(line) + 1
 	drop := 0
@@ -239,15 +242,12 @@ func (t *tail) addLine(stream int, line string) {
 		drop++
 	}
 	t.lines = slices.Delete(t.lines, 0, drop)
-	if t.report != nil {
-		t.report(stream, line)
-	}
 }
 
 // freeze ends the recording.
 func (t *tail) freeze() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.adding.Lock()
+	defer t.adding.Unlock()
 	t.frozen = true
 }
 

@@ -77,6 +77,6 @@ type Options struct {
 	// Output, if not nil, is called with each line that a child prints, until
 	// Child.Exited is closed: without newline, at most 4 KiB, stream is 1
 	// (stdout) or 2 (stderr). Calls do not overlap. While it blocks, so does
-	// a child that prints more than a pipe holds.
+	// a child that prints more than a pipe holds, and Child.Exited waits.
 	Output func(stream int, line string)
 }
