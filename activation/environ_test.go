@@ -17,20 +17,32 @@ func TestAnnounced(t *testing.T) {
 		want announcement
 	}{
 		{"nothing", environ{}, announcement{}},
-		{"ours", environ{listenPID: "100", listenFDs: "2", listenFDNames: "a:b"},
-			announcement{bySystemd: true, count: 2, names: []string{"a", "b"}}},
-		{"ours, by pidfd", environ{listenPID: "100", listenPIDFDID: "7000", listenFDs: "1"},
-			announcement{bySystemd: true, count: 1}},
-		{"earlier process of our PID", environ{listenPID: "100", listenPIDFDID: "6999", listenFDs: "1", listenFDNames: "a"},
-			announcement{foreignPID: 100}},
+		{
+			"ours",
+			environ{listenPID: "100", listenFDs: "2", listenFDNames: "a:b"},
+			announcement{bySystemd: true, count: 2, names: []string{"a", "b"}},
+		},
+		{
+			"ours, by pidfd",
+			environ{listenPID: "100", listenPIDFDID: "7000", listenFDs: "1"},
+			announcement{bySystemd: true, count: 1},
+		},
+		{
+			"earlier process of our PID",
+			environ{listenPID: "100", listenPIDFDID: "6999", listenFDs: "1", listenFDNames: "a"},
+			announcement{foreignPID: 100},
+		},
 		{"another's", environ{listenPID: "99", listenFDs: "1", listenFDNames: "a"}, announcement{foreignPID: 99}},
 		{"without sockets", environ{execPID: "100"}, announcement{bySystemd: true}},
 		{"another's exec", environ{execPID: "99"}, announcement{}},
 		{"a PID is not a prefix", environ{execPID: "1000", listenPID: "1000"}, announcement{foreignPID: 1000}},
 		{"no count", environ{listenPID: "100", listenFDNames: "a"}, announcement{bySystemd: true}},
 		{"zero", environ{listenPID: "100", listenFDs: "0"}, announcement{bySystemd: true}},
-		{"most", environ{listenPID: "100", listenFDs: strconv.Itoa(math.MaxInt32 - firstFD)},
-			announcement{bySystemd: true, count: math.MaxInt32 - firstFD}},
+		{
+			"most",
+			environ{listenPID: "100", listenFDs: strconv.Itoa(math.MaxInt32 - firstFD)},
+			announcement{bySystemd: true, count: math.MaxInt32 - firstFD},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -217,14 +217,20 @@ func TestTakeOnce(t *testing.T) {
 		{"listen, then take", "listen take", passing("http"), []string{"ok", "taken"}},
 		{"listen twice", "listen listen", passing("http"), []string{"ok", "claimed"}},
 		{"bound twice", "listen listen", nil, []string{"ok", "claimed"}},
-		{"after a failure", "take take", []string{"LISTEN_PID=" + self, "LISTEN_FDS=x"},
-			[]string{`error: take sockets from systemd: LISTEN_FDS="x" is not a number of descriptors`, "taken"}},
-		{"listen keeps failing", "listen listen take", []string{"LISTEN_PID=" + self, "LISTEN_FDS=x"},
+		{
+			"after a failure", "take take",
+			[]string{"LISTEN_PID=" + self, "LISTEN_FDS=x"},
+			[]string{`error: take sockets from systemd: LISTEN_FDS="x" is not a number of descriptors`, "taken"},
+		},
+		{
+			"listen keeps failing", "listen listen take",
+			[]string{"LISTEN_PID=" + self, "LISTEN_FDS=x"},
 			[]string{
 				`error: take sockets from systemd: LISTEN_FDS="x" is not a number of descriptors`,
 				`error: take sockets from systemd: LISTEN_FDS="x" is not a number of descriptors`,
 				"taken",
-			}},
+			},
+		},
 	}
 	fd, _ := systemdSocket(t, "tcp", "127.0.0.1:0")
 	for _, tt := range tests {

@@ -38,7 +38,9 @@ func TestResolve(t *testing.T) {
 			},
 		},
 		{
-			"negative is none", Options{ReadyTimeout: -1, Probation: -1, DrainTimeout: -1}, nil,
+			"negative is none",
+			Options{ReadyTimeout: -1, Probation: -1, DrainTimeout: -1},
+			nil,
 			func(s *settings) { s.readyTimeout, s.probation, s.drainTimeout = 0, 0, 0 },
 		},
 		{"zero in the unit is meant", Options{}, map[string]string{"HANDOFF_PROBATION": "0s"}, func(s *settings) { s.probation = 0 }},

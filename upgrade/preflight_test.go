@@ -21,7 +21,7 @@ func TestPreflight(t *testing.T) {
 	}
 	self, err := os.ReadFile(ownExecutable)
 	require.NoError(t, err)
-	foreign := append([]byte(nil), self[:len(self)]...)
+	foreign := append([]byte(nil), self[:]...)
 	foreign[0x12], foreign[0x13] = 0xf3, 0 // e_machine: RISC-V
 	object := append([]byte(nil), self...)
 	object[0x10], object[0x11] = 1, 0 // e_type: relocatable

@@ -257,9 +257,13 @@ func (a *app) generations(s *control.Status, wide bool) *table {
 			deadline = age(g.Deadline.Sub(s.Time))
 		}
 		row := []cell{
-			number(g.Number), number(g.PID), text(g.Version), {clean(string(g.State)), stateStyle(g.State)}, {text: since(s.Time, g.Since)},
+			number(g.Number), number(g.PID), text(g.Version),
+			{clean(string(g.State)), stateStyle(g.State)},
+			{text: since(s.Time, g.Since)},
 			number(g.Conns.Total), number(g.Conns.Active), number(g.Conns.Idle), number(g.Conns.Stream),
-			{text: since(s.Time, g.Oldest)}, {text: deadline}, {text: size(g.RSS)},
+			{text: since(s.Time, g.Oldest)},
+			{text: deadline},
+			{text: size(g.RSS)},
 		}
 		if wide {
 			row = append(row, number(g.Conns.New), number(g.Cut), text(g.Executable))

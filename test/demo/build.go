@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"github.com/hdctl/handoff/test/testbed"
 )
@@ -36,7 +35,7 @@ func build(ctx context.Context, s *stage, dir string) error {
 		// The package path works from anywhere in the module. Without version
 		// control information they build in a checkout of somebody else, too.
 		args := append([]string{"build", "-buildvcs=false", "-o", filepath.Join(dir, b.out)}, b.flags...)
-		cmd := exec.CommandContext(ctx, goTool(), append(args, module+b.pkg[1:])...)
+		cmd := exec.CommandContext(ctx, "go", append(args, module+b.pkg[1:])...)
 		if os.Getenv(testbed.RootfsEnv) != "" {
 			// They must run with another C library. Not without need: what is
 			// built already, for this program, is built with cgo.
@@ -47,12 +46,4 @@ func build(ctx context.Context, s *stage, dir string) error {
 		}
 	}
 	return nil
-}
-
-// goTool is the go command, also where sudo has removed it from PATH.
-func goTool() string {
-	if path, err := exec.LookPath("go"); err == nil {
-		return path
-	}
-	return filepath.Join(runtime.GOROOT(), "bin", "go")
 }

@@ -58,7 +58,7 @@ func TestOldKeepsServingUntilNewIsReady(t *testing.T) {
 		{"exits early", faulty("early"), nil, "exit status 3", "cannot read my configuration", 1, control.OutcomeFailed},
 		{"exits 0", faulty("exit0"), nil, "exit status 0 before it served", "going to exit0", 1, control.OutcomeFailed},
 		{"exits 1", faulty("exit1"), nil, "exit status 1", "the database is away", 1, control.OutcomeFailed},
-		{"panics", faulty("panic"), nil, "exit status 2", "assignment to entry in nil map", 1, control.OutcomeFailed},
+		{"panics", faulty("panic"), nil, "exit status 2", "panic: faulty: this cannot be", 1, control.OutcomeFailed},
 		{"never ready", faulty("hang"), nil, "not ready within", "going to hang", 6, control.OutcomeTimedOut},
 		{"never says hello", faulty("mute"), nil, "not ready within", "going to mute", 6, control.OutcomeTimedOut},
 		{"lies to systemd", faulty("notify"), nil, "exit status 1", "told 0 lies", 1, control.OutcomeFailed},

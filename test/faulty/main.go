@@ -60,8 +60,7 @@ func run(mode string) error {
 	case "exit1":
 		return errors.New("the database is away")
 	case "panic":
-		var m map[string]int
-		m["x"]++
+		panic("faulty: this cannot be")
 	case "hang":
 		select {}
 	}

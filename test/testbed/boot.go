@@ -90,8 +90,10 @@ func (p plan) start() (_ *pid1, err error) {
 		return nil, err
 	}
 	init.process, err = os.StartProcess("/bin/sh",
-		[]string{"sh", "-c", initScript, "testbed-init",
-			program, "--system", "--unit=multi-user.target", "--log-target=journal-or-kmsg", "--log-level=info"},
+		[]string{
+			"sh", "-c", initScript, "testbed-init",
+			program, "--system", "--unit=multi-user.target", "--log-target=journal-or-kmsg", "--log-level=info",
+		},
 		&os.ProcAttr{
 			Dir: "/",
 			Env: append(environment(),

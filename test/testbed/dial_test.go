@@ -102,7 +102,8 @@ StandardInput=socket
 StandardError=journal
 ExecStart=/bin/sh -c 'while read -r line && [ "$$line" != "$$(printf "\\r")" ]; do :; done; \
 	printf "HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok"'
-`}))
+`,
+	}))
 	tb.MustSystemctl(t, "start", "web.socket")
 	transport := &http.Transport{DialContext: tb.Dial}
 	defer transport.CloseIdleConnections()

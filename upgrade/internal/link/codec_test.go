@@ -73,8 +73,11 @@ func TestFrameFormat(t *testing.T) {
 	}{
 		{link.Serve{}, 0, `{"kind":"serve","body":{}}`},
 		{link.Hello{Min: 1, Max: 1, PID: 4242}, 1, `{"kind":"hello","fds":1,"body":{"min":1,"max":1,"pid":4242}}`},
-		{link.Report{State: "draining", Counts: link.Counts{Total: 1, Idle: 1}}, 0,
-			`{"kind":"report","body":{"generation":0,"pid":0,"state":"draining","total":1,"idle":1}}`},
+		{
+			link.Report{State: "draining", Counts: link.Counts{Total: 1, Idle: 1}},
+			0,
+			`{"kind":"report","body":{"generation":0,"pid":0,"state":"draining","total":1,"idle":1}}`,
+		},
 		{link.Unknown{Name: "x", Unanswered: true}, 0, `{"kind":"unknown","body":{"name":"x"}}`},
 	} {
 		frame, err := link.Encode(test.message, test.files)

@@ -26,11 +26,13 @@ var mutants = []struct {
 	step   stepFunc
 }{
 	{
-		"a candidate that is dead when systemd answers is confirmed", AnswerIsTruth, budget{upgrades: 1, kills: 1},
+		"a candidate that is dead when systemd answers is confirmed", AnswerIsTruth,
+		budget{upgrades: 1, kills: 1},
 		hearing(func(_ state, e machine.Notified) event { e.Gone = false; return e }),
 	},
 	{
-		"any answer of systemd counts for the candidate", AnswerIsTruth, budget{upgrades: 2, kills: 1},
+		"any answer of systemd counts for the candidate", AnswerIsTruth,
+		budget{upgrades: 2, kills: 1},
 		hearing(func(s state, e machine.Notified) event {
 			if s.Candidate.Phase == machine.Notifying && e.Number == s.Number {
 				e.Number = s.Candidate.Number
@@ -39,11 +41,13 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"who takes over from a dead main does not tell systemd", SystemdViewRight, budget{upgrades: 2, kills: 1},
+		"who takes over from a dead main does not tell systemd", SystemdViewRight,
+		budget{upgrades: 2, kills: 1},
 		without[machine.NotifyMain](func(s state, _ event) bool { return !s.Main }),
 	},
 	{
-		"a stop is reported as what the candidate was doomed for", FailedChangesNothing, budget{upgrades: 1, terms: 1},
+		"a stop is reported as what the candidate was doomed for", FailedChangesNothing,
+		budget{upgrades: 1, terms: 1},
 		doing(func(s state, _ event, next state, does []effect) (state, []effect) {
 			return next, replace(does, func(r machine.Report) effect {
 				if d := s.Candidate.Doom; d != machine.Undecided {
@@ -54,15 +58,18 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"who becomes main while it stops does not answer", ControlIsAnswered, budget{upgrades: 1, terms: 1},
+		"who becomes main while it stops does not answer", ControlIsAnswered,
+		budget{upgrades: 1, terms: 1},
 		without[machine.Lead](func(s state, _ event) bool { return s.Stopping }),
 	},
 	{
-		"the gate stays open in the successor's probation", FenceFirst, budget{upgrades: 1},
+		"the gate stays open in the successor's probation", FenceFirst,
+		budget{upgrades: 1},
 		without[machine.CloseGate](func(_ state, e event) bool { return is[machine.CandidateServing](e) }),
 	},
 	{
-		"the gate closes when the candidate is only ready", OldServesUntilNewIsReady, budget{upgrades: 1},
+		"the gate closes when the candidate is only ready", OldServesUntilNewIsReady,
+		budget{upgrades: 1},
 		doing(func(_ state, e event, next state, does []effect) (state, []effect) {
 			if is[machine.CandidateReady](e) && next.Candidate.Phase == machine.Opening {
 				does = append(does, machine.CloseGate{})
@@ -71,7 +78,8 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"the upgrade is confirmed before systemd is told", AnswerIsTruth, budget{upgrades: 1},
+		"the upgrade is confirmed before systemd is told", AnswerIsTruth,
+		budget{upgrades: 1},
 		func(s state, e event) (state, []effect) {
 			next, does := machine.Step(s, e)
 			if e == event(machine.Fired{Timer: machine.ProbationTimer}) && next.Candidate.Phase == machine.Notifying {
@@ -82,11 +90,13 @@ var mutants = []struct {
 		},
 	},
 	{
-		"fall back without a kill", FenceFirst, budget{upgrades: 1, faults: 1},
+		"fall back without a kill", FenceFirst,
+		budget{upgrades: 1, faults: 1},
 		without[machine.Kill](func(s state, _ event) bool { return s.Life == machine.Parked }),
 	},
 	{
-		"fall back first, then kill", FenceFirst, budget{upgrades: 1, faults: 1},
+		"fall back first, then kill", FenceFirst,
+		budget{upgrades: 1, faults: 1},
 		doing(func(_ state, e event, next state, does []effect) (state, []effect) {
 			if is[machine.Notified](e) && next.Candidate.Doom == machine.Unnotified {
 				slices.Reverse(does)
@@ -95,13 +105,15 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"no fall back when the candidate dies on probation", AlwaysSomebodyAtTheDoor, budget{upgrades: 1, kills: 1},
+		"no fall back when the candidate dies on probation", AlwaysSomebodyAtTheDoor,
+		budget{upgrades: 1, kills: 1},
 		deaf[machine.PeerGone](func(s state, e machine.PeerGone) bool {
 			return s.Life == machine.Parked && e.Number == s.Candidate.Number
 		}),
 	},
 	{
-		"a fall back is reported before systemd knows of it", FailedChangesNothing, budget{upgrades: 1, kills: 1},
+		"a fall back is reported before systemd knows of it", FailedChangesNothing,
+		budget{upgrades: 1, kills: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if next.Candidate.Phase == machine.Restoring {
 				next, more := machine.Step(next, machine.Notified{Number: next.Number, OK: true})
@@ -111,15 +123,18 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"a SIGTERM to main is not passed on", StopIsStop, budget{upgrades: 1, terms: 1},
+		"a SIGTERM to main is not passed on", StopIsStop,
+		budget{upgrades: 1, terms: 1},
 		without[machine.TellStopping](func(s state, _ event) bool { return s.Main }),
 	},
 	{
-		"who hears that main stops goes on", StopIsStop, budget{upgrades: 1, terms: 1},
+		"who hears that main stops goes on", StopIsStop,
+		budget{upgrades: 1, terms: 1},
 		deaf[machine.PeerStopping](func(s state, _ machine.PeerStopping) bool { return s.Lead != 0 }),
 	},
 	{
-		"a stop turns into a fall back", StopIsStop, budget{upgrades: 1, terms: 1},
+		"a stop turns into a fall back", StopIsStop,
+		budget{upgrades: 1, terms: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if s.Life == machine.Parked && is[machine.Stop](e) {
 				next.Life, does = machine.Serving, append(does, machine.OpenGate{})
@@ -128,7 +143,8 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"a stopping drainer says STOPPING=1", SystemdViewRight, budget{upgrades: 1, terms: 1},
+		"a stopping drainer says STOPPING=1", SystemdViewRight,
+		budget{upgrades: 1, terms: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if s.Life == machine.Draining && is[machine.Stop](e) && !s.Stopping {
 				does = append(does, machine.NotifyStopping{})
@@ -137,7 +153,8 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"a drainer that was told to stop takes the end of main for a crash", OnlyACrashCuts, budget{upgrades: 1, terms: 1},
+		"a drainer that was told to stop takes the end of main for a crash", OnlyACrashCuts,
+		budget{upgrades: 1, terms: 1},
 		func(s state, e event) (state, []effect) {
 			if gone, ok := e.(machine.PeerGone); ok && gone.Number == s.Lead && s.Life == machine.Draining {
 				s.Stopping = false
@@ -146,7 +163,8 @@ var mutants = []struct {
 		},
 	},
 	{
-		"a second SIGTERM ends a drain", OnlyACrashCuts, budget{upgrades: 1, terms: 1},
+		"a second SIGTERM ends a drain", OnlyACrashCuts,
+		budget{upgrades: 1, terms: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if is[machine.Stop](e) && s.Life == machine.Draining {
 				next.Life, does = machine.Exited, append(does, machine.Exit{})
@@ -155,15 +173,18 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"a drainer does not care about the death of main", AlwaysSomebodyAtTheDoor, budget{upgrades: 1, kills: 1},
+		"a drainer does not care about the death of main", AlwaysSomebodyAtTheDoor,
+		budget{upgrades: 1, kills: 1},
 		deaf[machine.PeerGone](func(s state, _ machine.PeerGone) bool { return s.Life == machine.Draining && !s.Main }),
 	},
 	{
-		"a candidate does not care about the death of main", StopIsStop, budget{upgrades: 2, kills: 1},
+		"a candidate does not care about the death of main", StopIsStop,
+		budget{upgrades: 2, kills: 1},
 		deaf[machine.PeerGone](func(s state, _ machine.PeerGone) bool { return s.Life <= machine.Waiting }),
 	},
 	{
-		"two upgrades at once", AnswerIsTruth, budget{upgrades: 2},
+		"two upgrades at once", AnswerIsTruth,
+		budget{upgrades: 2},
 		func(s state, e event) (state, []effect) {
 			if is[machine.Upgrade](e) && s.Candidate.Phase == machine.Greeting {
 				s.Candidate = machine.Candidate{}
@@ -172,7 +193,8 @@ var mutants = []struct {
 		},
 	},
 	{
-		"a candidate that failed leaves its number to the next", DriverIsNotMisled, budget{upgrades: 2},
+		"a candidate that failed leaves its number to the next", DriverIsNotMisled,
+		budget{upgrades: 2},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if s.Candidate.Phase != machine.None && next.Candidate.Phase == machine.None && next.Main {
 				next.Next = s.Candidate.Number
@@ -181,7 +203,8 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"after a failure no other upgrade is begun", NextUpgradeCanSucceed, budget{upgrades: 1},
+		"after a failure no other upgrade is begun", NextUpgradeCanSucceed,
+		budget{upgrades: 1},
 		func(s state, e event) (state, []effect) {
 			if is[machine.Upgrade](e) && s.Next > 2 {
 				return s, []effect{machine.Report{Outcome: machine.InProgress}}
@@ -190,18 +213,21 @@ var mutants = []struct {
 		},
 	},
 	{
-		"an answer is given twice", AnswerIsTruth, budget{upgrades: 1},
+		"an answer is given twice", AnswerIsTruth,
+		budget{upgrades: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			next.Candidate.Told = false
 			return next, does
 		}),
 	},
 	{
-		"a failure is not answered", AnswerIsTruth, budget{upgrades: 1, faults: 1},
+		"a failure is not answered", AnswerIsTruth,
+		budget{upgrades: 1, faults: 1},
 		without[machine.Report](func(_ state, e event) bool { return is[machine.Checked](e) }),
 	},
 	{
-		"no answer while a check hangs", AnswerIsTruth, budget{upgrades: 1, hangs: 1},
+		"no answer while a check hangs", AnswerIsTruth,
+		budget{upgrades: 1, hangs: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if next.Candidate.Phase == machine.Preflight {
 				does = slices.DeleteFunc(does, func(e effect) bool { return e == effect(machine.Arm{Timer: machine.KillTimer}) })
@@ -210,42 +236,50 @@ var mutants = []struct {
 		}),
 	},
 	{
-		"no timer for a candidate that was told to accept", FailedChangesNothing, budget{upgrades: 1, hangs: 1},
+		"no timer for a candidate that was told to accept", FailedChangesNothing,
+		budget{upgrades: 1, hangs: 1},
 		doing(func(_ state, _ event, next state, does []effect) (state, []effect) {
 			return next, slices.DeleteFunc(does, func(e effect) bool { return e == effect(machine.Arm{Timer: machine.OpenTimer}) })
 		}),
 	},
 	{
-		"a timer of the last candidate is left", DriverIsNotMisled, budget{upgrades: 1},
+		"a timer of the last candidate is left", DriverIsNotMisled,
+		budget{upgrades: 1},
 		doing(func(_ state, _ event, next state, does []effect) (state, []effect) {
 			return next, slices.DeleteFunc(does, func(e effect) bool { return e == effect(machine.Disarm{Timer: machine.KillTimer}) })
 		}),
 	},
 	{
-		"drainers are not introduced", NoOrphans, budget{upgrades: 2},
+		"drainers are not introduced", NoOrphans,
+		budget{upgrades: 2},
 		without[machine.Introduce](nil),
 	},
 	{
-		"drainers do not follow the new main", NoOrphans, budget{upgrades: 2},
+		"drainers do not follow the new main", NoOrphans,
+		budget{upgrades: 2},
 		deaf[machine.Met](func(s state, _ machine.Met) bool { return s.Life == machine.Draining }),
 	},
 	{
-		"main forgets who drains", DrainersKnown, budget{upgrades: 2},
+		"main forgets who drains", DrainersKnown,
+		budget{upgrades: 2},
 		deaf[machine.Met](func(s state, _ machine.Met) bool { return s.Life != machine.Draining }),
 	},
 	{
-		"too many drain at leisure", DrainersLimited, budget{upgrades: 2},
+		"too many drain at leisure", DrainersLimited,
+		budget{upgrades: 2},
 		without[machine.TellHurry](nil),
 	},
 	{
-		"the old generation stays main", NoTwoMains, budget{upgrades: 1},
+		"the old generation stays main", NoTwoMains,
+		budget{upgrades: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			next.Main = next.Main || s.Main
 			return next, slices.DeleteFunc(does, is[machine.Yield, effect])
 		}),
 	},
 	{
-		"a promoted successor is killed", AlwaysSomebodyAtTheDoor, budget{upgrades: 1},
+		"a promoted successor is killed", AlwaysSomebodyAtTheDoor,
+		budget{upgrades: 1},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if s.Candidate.Phase == machine.Notifying && next.Life == machine.Draining && is[machine.Notified](e) {
 				does = append(does, machine.Kill{Number: s.Candidate.Number})

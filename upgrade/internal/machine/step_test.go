@@ -89,8 +89,13 @@ func after(s machine.State, events ...machine.Event) machine.State {
 // goodUpgrade takes a main generation through an upgrade; at(phase) is the first
 // generation in the middle of it.
 var goodUpgrade = []machine.Event{
-	machine.Upgrade{}, machine.Checked{OK: true}, machine.Spawned{OK: true}, machine.Greeted{OK: true},
-	machine.CandidateReady{}, machine.CandidateServing{}, machine.Fired{Timer: machine.ProbationTimer},
+	machine.Upgrade{},
+	machine.Checked{OK: true},
+	machine.Spawned{OK: true},
+	machine.Greeted{OK: true},
+	machine.CandidateReady{},
+	machine.CandidateServing{},
+	machine.Fired{Timer: machine.ProbationTimer},
 }
 
 func at(phase machine.Phase) machine.State {

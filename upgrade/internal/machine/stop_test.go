@@ -157,10 +157,23 @@ func TestDrainer(t *testing.T) {
 func anyEvent(t *rapid.T) machine.Event {
 	number, yes := rapid.IntRange(0, 4).Draw(t, "number"), rapid.Bool().Draw(t, "yes")
 	return rapid.SampledFrom([]machine.Event{
-		machine.Ready{}, machine.Stop{}, machine.Upgrade{}, machine.Drained{}, machine.Fired{Timer: machine.Timer(number)},
-		machine.Checked{OK: yes}, machine.Spawned{OK: yes}, machine.Greeted{OK: yes}, machine.CandidateReady{Late: yes}, machine.CandidateServing{},
-		machine.Notified{Number: number, OK: yes}, machine.PeerStopping{Number: number}, machine.PeerGone{Number: number},
-		machine.ServeNow{}, machine.Promoted{}, machine.Met{Number: number}, machine.Hurried{},
+		machine.Ready{},
+		machine.Stop{},
+		machine.Upgrade{},
+		machine.Drained{},
+		machine.Fired{Timer: machine.Timer(number)},
+		machine.Checked{OK: yes},
+		machine.Spawned{OK: yes},
+		machine.Greeted{OK: yes},
+		machine.CandidateReady{Late: yes},
+		machine.CandidateServing{},
+		machine.Notified{Number: number, OK: yes},
+		machine.PeerStopping{Number: number},
+		machine.PeerGone{Number: number},
+		machine.ServeNow{},
+		machine.Promoted{},
+		machine.Met{Number: number},
+		machine.Hurried{},
 	}).Draw(t, "event")
 }
 

@@ -83,15 +83,23 @@ func TestStartError(t *testing.T) {
 		text, want string
 		is         error
 	}{
-		{"can't start child: can't start process " + path + ": fork/exec: exec format error",
-			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC},
-		{"can't start child: can't start process " + path + ": exec: \"" + path + "\": stat " + path + ": no such file or directory",
-			"no such file or directory", fs.ErrNotExist},
-		{"can't start child: can't start process " + path + ": exec: \"" + path + "\": permission denied",
-			"permission denied", fs.ErrPermission},
+		{
+			"can't start child: can't start process " + path + ": fork/exec: exec format error",
+			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC,
+		},
+		{
+			"can't start child: can't start process " + path + ": exec: \"" + path + "\": stat " + path + ": no such file or directory",
+			"no such file or directory", fs.ErrNotExist,
+		},
+		{
+			"can't start child: can't start process " + path + ": exec: \"" + path + "\": permission denied",
+			"permission denied", fs.ErrPermission,
+		},
 		{"can't start child: can't start process " + path + ": fork/exec: text file busy", "text file busy", unix.ETXTBSY},
-		{"can't start child: can't start process " + path + ": fork/exec: resource temporarily unavailable",
-			"resource temporarily unavailable", unix.EAGAIN},
+		{
+			"can't start child: can't start process " + path + ": fork/exec: resource temporarily unavailable",
+			"resource temporarily unavailable", unix.EAGAIN,
+		},
 		{"can't start child: pipe failed: pipe2: too many open files", "pipe failed: pipe2: too many open files", unix.EMFILE},
 		{"can't start child: something new", "something new", nil},
 	}

@@ -233,26 +233,38 @@ func TestStartFails(t *testing.T) {
 		want    string // after the path
 		errno   syscall.Errno
 	}{
-		{"missing", func(b *bed) { require.NoError(b.t, os.Remove(b.path("app"))) },
-			"no such file or directory", unix.ENOENT},
+		{
+			"missing", func(b *bed) { require.NoError(b.t, os.Remove(b.path("app"))) },
+			"no such file or directory", unix.ENOENT,
+		},
 		{"dangling symlink", func(b *bed) {
 			require.NoError(b.t, os.Symlink("/no/such", b.path("new")))
 			require.NoError(b.t, os.Rename(b.path("new"), b.path("app")))
 		}, "symlink to /no/such: no such file or directory", unix.ENOENT},
-		{"not executable", func(b *bed) { b.installFile([]byte("#!/bin/sh\n"), 0o644) },
-			"permission denied", unix.EACCES},
+		{
+			"not executable", func(b *bed) { b.installFile([]byte("#!/bin/sh\n"), 0o644) },
+			"permission denied", unix.EACCES,
+		},
 		{"directory", func(b *bed) {
 			require.NoError(b.t, os.Remove(b.path("app")))
 			require.NoError(b.t, os.Mkdir(b.path("app"), 0o755))
 		}, "is a directory", unix.EISDIR},
-		{"random bytes", func(b *bed) { b.install("\xd7\x81\x02 some bytes") },
-			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC},
-		{"other machine", func(b *bed) { b.install(otherELF) },
-			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC},
-		{"script without interpreter line", func(b *bed) { b.install("echo hello\n") },
-			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC},
-		{"script with a missing interpreter", func(b *bed) { b.install("#! /no/such -x\necho hello\n") },
-			"interpreter /no/such of the script: no such file or directory", unix.ENOENT},
+		{
+			"random bytes", func(b *bed) { b.install("\xd7\x81\x02 some bytes") },
+			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC,
+		},
+		{
+			"other machine", func(b *bed) { b.install(otherELF) },
+			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC,
+		},
+		{
+			"script without interpreter line", func(b *bed) { b.install("echo hello\n") },
+			"neither a program for this machine nor a script with a #! line: exec format error", unix.ENOEXEC,
+		},
+		{
+			"script with a missing interpreter", func(b *bed) { b.install("#! /no/such -x\necho hello\n") },
+			"interpreter /no/such of the script: no such file or directory", unix.ENOENT,
+		},
 		{"symlink loop", func(b *bed) {
 			require.NoError(b.t, os.Symlink("app", b.path("new")))
 			require.NoError(b.t, os.Rename(b.path("new"), b.path("app")))
