@@ -1,12 +1,10 @@
 package gate
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,116 +14,53 @@ import (
 // closed, writes always pass. It is a [net.PacketConn], closed at first. It is
 // safe for concurrent use.
 type PacketConn struct {
-	fd   int
-	addr net.Addr
+	door[net.PacketConn]
 
-	mu       sync.Mutex
-	reserve  reserve
-	pc       net.PacketConn // nil while the gate is closed
-	shut     bool
-	deadline time.Time     // for reads
-	changed  chan struct{} // closed at the next change, of the deadline as well
+	deadline time.Time // for reads; guarded by the door's mu
 }
 
 // NewPacketConn makes a closed gate for fd, a datagram socket, which is borrowed
 // until Close. addr is what LocalAddr answers.
 func NewPacketConn(fd int, addr net.Addr) *PacketConn {
-	g := &PacketConn{fd: fd, addr: addr, changed: make(chan struct{}), reserve: noReserve}
-	g.reserve.fill(fd)
+	g := new(PacketConn)
+	g.init(fd, addr, func(f *os.File) (net.PacketConn, error) {
+		pc, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, err
+		}
+		return pc, pc.SetReadDeadline(g.deadline)
+	})
 	return g
 }
 
 // LocalAddr returns the address of the socket.
 func (g *PacketConn) LocalAddr() net.Addr { return g.addr }
 
-// Open lets ReadFrom read. An error leaves the gate closed; it may be tried again.
-func (g *PacketConn) Open() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.shut:
-		return net.ErrClosed
-	case g.pc != nil:
-		return nil
-	}
-	g.reserve.release()
-	err := borrow(g.fd, func(f *os.File) (err error) {
-		g.pc, err = net.FilePacketConn(f)
-		return err
-	})
-	if err != nil {
-		g.reserve.fill(g.fd)
-		return fmt.Errorf("open gate of %s: %w", g.addr, err)
-	}
-	_ = g.pc.SetReadDeadline(g.deadline)
-	g.wake()
-	return nil
-}
-
-// Pause closes the gate. A datagram that was being read in that moment is still
-// returned by ReadFrom.
-func (g *PacketConn) Pause() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.pc == nil {
-		return
-	}
-	_ = g.pc.Close()
-	g.pc = nil
-	g.reserve.fill(g.fd)
-	g.wake()
-}
-
-// Close shuts the gate for good: reads and writes end with [net.ErrClosed]. The
-// descriptor is the caller's again.
-func (g *PacketConn) Close() error {
-	g.Pause()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.shut {
-		return nil
-	}
-	g.shut = true
-	g.reserve.release()
-	g.wake()
-	return nil
-}
-
-func (g *PacketConn) wake() {
-	close(g.changed)
-	g.changed = make(chan struct{})
-}
-
-func (g *PacketConn) fail(op string, err error) error {
-	return &net.OpError{Op: op, Net: g.addr.Network(), Addr: g.addr, Err: err}
-}
-
 // ReadFrom reads the next datagram. It blocks while the gate is closed.
 func (g *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
-		g.mu.Lock()
-		pc, shut, deadline, changed := g.pc, g.shut, g.deadline, g.changed
-		g.mu.Unlock()
+		o, changed, err := g.enter("read")
 		switch {
-		case shut:
-			return 0, nil, g.fail("read", net.ErrClosed)
-		case pc == nil:
-			if !wait(changed, deadline) {
+		case err != nil:
+			return 0, nil, err
+		case o == nil:
+			if !wait(changed, g.readDeadline()) {
 				return 0, nil, g.fail("read", os.ErrDeadlineExceeded)
 			}
 			continue
 		}
-		n, from, err := pc.ReadFrom(p)
-		if err == nil {
-			return n, from, nil
-		}
-		g.mu.Lock()
-		current := g.pc == pc
-		g.mu.Unlock()
-		if current {
+		n, from, err := o.via.ReadFrom(p)
+		o.entered.Done()
+		if err == nil || g.isOpen(o) {
 			return n, from, err
 		}
 	}
+}
+
+func (g *PacketConn) readDeadline() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deadline
 }
 
 // wait waits for changed, and says whether it came before the deadline.
@@ -147,15 +82,14 @@ func wait(changed <-chan struct{}, deadline time.Time) bool {
 // WriteTo sends a datagram, whether the gate is open or not: a generation that
 // drains may still have answers to give.
 func (g *PacketConn) WriteTo(p []byte, to net.Addr) (int, error) {
-	g.mu.Lock()
-	pc, shut := g.pc, g.shut
-	g.mu.Unlock()
-	if shut {
-		return 0, g.fail("write", net.ErrClosed)
+	o, _, err := g.enter("write")
+	if err != nil {
+		return 0, err
 	}
-	if pc != nil {
-		n, err := pc.WriteTo(p, to)
-		if err == nil || !errors.Is(err, net.ErrClosed) {
+	if o != nil {
+		n, err := o.via.WriteTo(p, to)
+		o.entered.Done()
+		if err == nil || g.isOpen(o) {
 			return n, err
 		} // the gate was closed under us
 	}
@@ -224,8 +158,8 @@ func (g *PacketConn) SetReadDeadline(t time.Time) error {
 		return g.fail("set", net.ErrClosed)
 	}
 	g.deadline = t
-	if g.pc != nil {
-		return g.pc.SetReadDeadline(t)
+	if g.opening != nil {
+		return g.opening.via.SetReadDeadline(t)
 	}
 	g.wake()
 	return nil
@@ -239,8 +173,8 @@ func (g *PacketConn) SetWriteDeadline(t time.Time) error {
 	if g.shut {
 		return g.fail("set", net.ErrClosed)
 	}
-	if g.pc != nil {
-		return g.pc.SetWriteDeadline(t)
+	if g.opening != nil {
+		return g.opening.via.SetWriteDeadline(t)
 	}
 	return nil
 }
