@@ -161,6 +161,7 @@ func (u *Upgrader) greet(p *peer, m link.Hello, files []*os.File) (keep bool) {
 		return false
 	}
 	p.pidfd, p.version, a.version = files[0], m.Version, m.Version
+	u.watch(p)
 	u.step(machine.Greeted{OK: true})
 	return true
 }

@@ -81,10 +81,11 @@ func (u *Upgrader) closeControl(remove bool) {
 	}
 	_ = u.controlGate.Close()
 	_ = u.controlServer.Close()
-	_ = unix.Close(u.controlFD)
 	if remove {
+		// As long as the socket listens nobody else takes the path.
 		_ = os.Remove(u.controlPath)
 	}
+	_ = unix.Close(u.controlFD)
 }
 
 // backend is what the control server asks.

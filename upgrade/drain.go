@@ -103,13 +103,18 @@ func (u *Upgrader) runDrain(ctx context.Context, stop chan struct{}) {
 		wg.Go(func() {
 			l.settle()
 			ctx := context.WithValue(ctx, drainInfoKey{}, drainInfo{listener: l, stop: stop, grace: u.set.stopTimeout / 10})
+			var drains sync.WaitGroup
 			for _, s := range servers {
-				if s.listener == l {
+				if s.listener != l {
+					continue
+				}
+				drains.Go(func() {
 					if err := s.server.Drain(ctx); err != nil && ctx.Err() == nil {
 						u.log.LogAttrs(ctx, slog.LevelWarn, "drain of a server", slog.String("listener", l.name), slog.Any("err", err))
 					}
-				}
+				})
 			}
+			drains.Wait()
 			_ = l.conns.WaitEmpty(ctx) // what no server of ours serves
 		})
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // lastWords is how long each step of the end may take that waits for others.
-const lastWords = 2 * time.Second
+const lastWords = time.Second
 
 // exit ends this generation. The driver calls it; the rest is done beside it, so
 // that it can go on answering until the very end.
@@ -31,9 +31,16 @@ func (u *Upgrader) exit(e machine.Exit) {
 		_ = lead.conn.Send(report) // if main is gone as well, nobody needs it
 	}
 	cut := toCounts(u.cut)
+	if e.Abandoned {
+		cut, _ = u.counts()
+	}
 	for _, w := range u.awaitDrain {
 		r := *w.confirmed
-		r.Drained, r.Cut, r.Total = true, cut, time.Since(w.began).Seconds()
+		r.Drained, r.Cut, r.Total = !e.Abandoned, cut, time.Since(w.began).Seconds()
+		if e.Abandoned {
+			r.Outcome = control.OutcomeUnknown
+			r.Error = control.Errorf(control.CodeUnknown, "generation %d was confirmed, but died while generation %d drained; the service is ending", r.To, r.From)
+		}
 		w.finish(&r)
 	}
 	for _, w := range u.queue {
@@ -42,8 +49,11 @@ func (u *Upgrader) exit(e machine.Exit) {
 	for t := range u.timers {
 		u.disarm(t)
 	}
-	if u.drainage != nil && u.drainage.timer != nil {
-		u.drainage.timer.Stop()
+	if d := u.drainage; d != nil {
+		if d.timer != nil {
+			d.timer.Stop()
+		}
+		d.cancel(ErrDrainDeadline) // of one that was abandoned: nobody waits any more
 	}
 	close(u.ending)
 	go u.finish(u.state.Main)
@@ -59,7 +69,7 @@ func (u *Upgrader) finish(main bool) {
 		_ = l.Close()
 	}
 	for _, p := range packets {
-		_ = p.Close()
+		_ = p.gate.CloseRead() // who has read a datagram may still answer it
 	}
 	within(lastWords, &u.servings)
 	u.systemd.close()

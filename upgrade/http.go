@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,8 +14,8 @@ import (
 )
 
 // HTTP returns a [Server] that serves with srv, over TLS if srv.TLSConfig has
-// certificates. It wraps srv.Handler and srv.ConnState when it begins to serve:
-// set them before.
+// certificates. It wraps srv.Handler and srv.ConnState: set them before. One
+// Server may serve several listeners.
 //
 // It drains as a lame duck. Every connection stays open, and the answer to its
 // next request carries "Connection: close" (for HTTP/2, where net/http makes a
@@ -28,7 +27,11 @@ import (
 // [http.Server.Shutdown] and SetKeepAlivesEnabled are not called, and should not
 // be by the service: both close idle connections while requests are on their way
 // to them, and lose these.
-func HTTP(srv *http.Server) Server { return &httpServer{srv: srv} }
+func HTTP(srv *http.Server) Server {
+	s := &httpServer{srv: srv}
+	s.wrap()
+	return s
+}
 
 // ListenAndServe runs srv as an upgradable service on the socket called "http",
 // or bound to srv.Addr (":http" if empty) where systemd did not start the
@@ -44,6 +47,9 @@ func ListenAndServe(srv *http.Server, opts Options) error {
 		address = ":http"
 	}
 	ln, err := u.Listen("http", "tcp", address)
+	if errors.Is(err, ErrStopping) {
+		return u.Run(context.Background())
+	}
 	if err != nil {
 		return err
 	}
@@ -53,12 +59,10 @@ func ListenAndServe(srv *http.Server, opts Options) error {
 
 type httpServer struct {
 	srv      *http.Server
-	wrapping sync.Once
 	draining atomic.Bool
 }
 
 func (s *httpServer) Serve(ln net.Listener) error {
-	s.wrapping.Do(s.wrap)
 	var err error
 	if c := s.srv.TLSConfig; c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil) {
 		err = s.srv.ServeTLS(ln, "", "")
@@ -113,7 +117,7 @@ func (s *httpServer) Drain(ctx context.Context) error {
 	s.draining.Store(true)
 	info := drainInfoOf(ctx)
 	empty := make(chan error, 1)
-	go func() { empty <- info.listener.conns.WaitEmpty(ctx) }()
+	go func() { empty <- info.waitEmpty(ctx) }()
 	select {
 	case err := <-empty:
 		return err

@@ -9,7 +9,8 @@ import (
 
 // PacketConn is the gate of a datagram socket: reads block while another
 // generation reads and end with [net.ErrClosed] when this generation is over;
-// writes always pass. It is safe for concurrent use.
+// writes always pass, also for a service that answers after [Upgrader.Run] has
+// returned what it had read before. It is safe for concurrent use.
 //
 // Every datagram is read by exactly one generation, but the kernel knows no
 // conversations: what belongs together may come to two generations, one after

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,9 @@ type peer struct {
 	child   spawn.Child // if we started it
 	since   time.Time   // when we came to know it
 
+	dead chan struct{} // closed when its process is known to be gone
+	die  sync.Once
+
 	report   link.Report // the last one, of a draining generation
 	reported time.Time   // zero: none yet
 }
@@ -34,31 +38,44 @@ type peer struct {
 func (u *Upgrader) addPeer(p *peer) {
 	p.since = time.Now()
 	u.peers[p.number] = p
-	dead := make(chan struct{})
+	p.dead = make(chan struct{})
 	if p.child != nil {
 		u.wg.Go(func() {
 			select {
 			case <-p.child.Exited():
-				p.conn.Finish()
-				close(dead)
+				p.died()
 			case <-u.ending:
 			}
 		})
-	} else {
+	}
+	u.watch(p)
+	u.wg.Go(func() { u.listenTo(p) })
+}
+
+// watch awaits the death of p by its pidfd, if there is one yet. A child's Exited
+// comes later than its death where it has left a process that holds its output.
+func (u *Upgrader) watch(p *peer) {
+	if pidfd := p.pidfd; pidfd != nil {
 		u.wg.Go(func() {
-			if awaitDeath(p.pidfd) == nil {
-				p.conn.Finish()
-				close(dead)
+			if awaitDeath(pidfd) == nil {
+				p.died()
 			}
 		})
 	}
-	u.wg.Go(func() { u.listenTo(p, dead) })
+}
+
+// died has the rest of what p said received, and then its death.
+func (p *peer) died() {
+	p.die.Do(func() {
+		p.conn.Finish()
+		close(p.dead)
+	})
 }
 
 // listenTo posts what a peer says, and in the end its death: never before what
 // it said last. An end of file alone is no sign of death, since other processes
 // may hold the other end, and is followed by waiting for the death.
-func (u *Upgrader) listenTo(p *peer, dead <-chan struct{}) {
+func (u *Upgrader) listenTo(p *peer) {
 	for {
 		m, files, err := p.conn.Receive()
 		var frame *link.FrameError
@@ -77,7 +94,7 @@ func (u *Upgrader) listenTo(p *peer, dead <-chan struct{}) {
 		break
 	}
 	select {
-	case <-dead:
+	case <-p.dead:
 		u.box.post(func() { u.gone(p) })
 	case <-u.ending:
 	}
@@ -232,7 +249,9 @@ func (u *Upgrader) introduce(drainer, main int) {
 	}
 	a, b, err := link.Pair()
 	if err != nil {
-		u.log.LogAttrs(u.ctx, slog.LevelError, "generations not introduced to each other", slog.Int("generation", drainer), slog.Any("err", err))
+		// Without it the drainer would be abandoned when we end.
+		u.log.LogAttrs(u.ctx, slog.LevelError, "generations not introduced to each other; trying again", slog.Int("generation", drainer), slog.Any("err", err))
+		u.after(50*time.Millisecond, func() { u.introduce(drainer, main) })
 		return
 	}
 	defer a.Close()

@@ -11,6 +11,9 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 )
 
+// maxReason is how much of a reason is kept, in bytes.
+const maxReason = 256
+
 // waiter is somebody who asked for an upgrade and waits for its result. Its
 // fields belong to the driver, but for result.
 type waiter struct {
@@ -48,6 +51,8 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		req: req, trigger: trigger, began: time.Now(),
 		queued: make(chan control.Event, 1), begun: make(chan struct{}), result: make(chan *control.Result, 1),
 	}
+	// What crosses a link has a limit; the API cuts at the same place.
+	w.trigger.Reason = trigger.Reason[:min(len(trigger.Reason), maxReason)]
 	timeout := u.set.requestTimeout()
 	if req.Timeout > 0 {
 		timeout = time.Duration(req.Timeout * float64(time.Second))
@@ -69,7 +74,7 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		case <-ctx.Done():
 			return w.gaveUp(ctx)
 		case <-u.ending:
-			return u.finalAnswer(w), nil
+			return u.finalAnswer(ctx, w), nil
 		}
 	}
 	for seq := w.firstEvent; ; {
@@ -89,7 +94,7 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		case <-ctx.Done():
 			return w.gaveUp(ctx)
 		case <-u.ending:
-			return u.finalAnswer(w), nil
+			return u.finalAnswer(ctx, w), nil
 		}
 	}
 }
@@ -113,8 +118,17 @@ func (w *waiter) gaveUp(ctx context.Context) (*control.Result, error) {
 	return nil, context.Cause(ctx)
 }
 
-// finalAnswer is the answer of a generation that ends.
-func (u *Upgrader) finalAnswer(w *waiter) *control.Result {
+// finalAnswer is the answer of a generation that ends. The result of an upgrade
+// that the end has cut short is on its way.
+func (u *Upgrader) finalAnswer(ctx context.Context, w *waiter) *control.Result {
+	timer := time.NewTimer(lastWords / 4)
+	defer timer.Stop()
+	select {
+	case r := <-w.result:
+		return r
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 	if r := w.lastAnswer(); r != nil {
 		return r
 	}
@@ -123,6 +137,10 @@ func (u *Upgrader) finalAnswer(w *waiter) *control.Result {
 
 // submit starts an upgrade, queues the request, or refuses it. The driver calls it.
 func (u *Upgrader) submit(w *waiter) {
+	if u.state.Life == machine.Exited { // the machine answers nothing any more
+		w.finish(u.refusal(machine.Terminating, w.trigger))
+		return
+	}
 	if os.Getpid() == 1 {
 		w.finish(refused(w.trigger, u.number, control.Errorf(control.CodeContainer,
 			"this process is PID 1 of its PID namespace; when it ends, so does the container, the new generation included").
@@ -151,14 +169,19 @@ func (u *Upgrader) expireQueued(w *waiter) {
 	for i, q := range u.queue {
 		if q == w {
 			u.queue = append(u.queue[:i:i], u.queue[i+1:]...)
-			w.finish(&control.Result{
-				Outcome: control.OutcomeTimedOut, From: u.number, FromPID: os.Getpid(), Trigger: w.trigger, Phase: control.PhaseQueued,
-				Total: time.Since(w.began).Seconds(),
-				Error: control.Errorf(control.CodeTimedOut, "the upgrade in progress did not end within %v; nothing was tried", round(time.Since(w.began))),
-			})
+			w.finish(u.expired(w))
 			u.publish()
 			return
 		}
+	}
+}
+
+// expired is the result of a request that waited in vain.
+func (u *Upgrader) expired(w *waiter) *control.Result {
+	return &control.Result{
+		Outcome: control.OutcomeTimedOut, From: u.number, FromPID: u.pid, Trigger: w.trigger, Phase: control.PhaseQueued,
+		Total: time.Since(w.began).Seconds(),
+		Error: control.Errorf(control.CodeTimedOut, "the upgrade in progress did not end in time; nothing was tried within %v", round(time.Since(w.began))),
 	}
 }
 
@@ -166,6 +189,9 @@ func (u *Upgrader) expireQueued(w *waiter) {
 // deadlines is that of the upgrade: what was answered as failed must not happen
 // later.
 func (u *Upgrader) begin(waiters []*waiter) {
+	if waiters = u.inTime(waiters); len(waiters) == 0 {
+		return
+	}
 	w := waiters[0]
 	a := &attempt{number: u.state.Next, began: w.began, trigger: w.trigger, waiters: waiters}
 	if len(waiters) > 1 || time.Since(w.began) > time.Second {
@@ -199,6 +225,20 @@ func (u *Upgrader) begin(waiters []*waiter) {
 	for _, w := range waiters[1:] {
 		w.finish(u.refusal(machine.Terminating, w.trigger))
 	}
+}
+
+// inTime answers those who have waited so long that there is no time left for an
+// upgrade, so that their deadline is not that of the others, who are returned.
+func (u *Upgrader) inTime(waiters []*waiter) []*waiter {
+	var rest []*waiter
+	for _, w := range waiters {
+		if w.deadline.IsZero() || time.Until(w.deadline) > u.set.probation || len(waiters) == 1 {
+			rest = append(rest, w)
+			continue
+		}
+		w.finish(u.expired(w))
+	}
+	return rest
 }
 
 // nextInQueue starts the upgrade that others wait for, once there is none in

@@ -10,8 +10,10 @@ import (
 // falling back, until its generation is over.
 type Server interface {
 	// Serve accepts from ln, a *[Listener], until Accept fails with
-	// [net.ErrClosed], and then returns nil. Anything else is a failure of the
-	// service: the generation is stopped and Run returns the error.
+	// [net.ErrClosed], and then returns nil; it goes on accepting while the
+	// generation drains. Anything else, returning nil before [Upgrader.Draining]
+	// included, is a failure of the service: the generation is stopped and Run
+	// returns an error.
 	Serve(ln net.Listener) error
 	// Drain is called once, when this generation shall finish: it says goodbye,
 	// lets what runs end, and returns when nothing is left or ctx is done. Then
@@ -32,6 +34,15 @@ type drainInfo struct {
 }
 
 type drainInfoKey struct{}
+
+// waitEmpty waits until the listener has no connection, or ctx is done.
+func (i drainInfo) waitEmpty(ctx context.Context) error {
+	if i.listener == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return i.listener.conns.WaitEmpty(ctx)
+}
 
 // drainInfoOf returns what ctx carries; a context that is not of the Upgrader's
 // making has a drain that is no stop.

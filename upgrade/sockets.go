@@ -37,6 +37,7 @@ type socket struct {
 	network, address string
 	fd               int
 	claimed          bool
+	kept             bool // open to the end of the process: a PacketConn may still write to it
 }
 
 // addr returns the address of the socket as package net knows it.
@@ -101,7 +102,7 @@ func (t *socketTable) add(fds []activation.FD, claimed bool) ([]*socket, error) 
 			}
 			return nil, fmt.Errorf("socket %q: %w", fd.Name, err)
 		}
-		socks = append(socks, &socket{fd.Name, fd.Index, network, address, fd.FD, claimed})
+		socks = append(socks, &socket{name: fd.Name, index: fd.Index, network: network, address: address, fd: fd.FD, claimed: claimed})
 	}
 	t.socks = append(t.socks, socks...)
 	slices.SortStableFunc(t.socks, func(a, b *socket) int { return a.index - b.index })
@@ -160,6 +161,9 @@ func (t *socketTable) close() error {
 	defer t.mu.Unlock()
 	errs := []error{t.set.Close()}
 	for _, s := range t.socks {
+		if s.kept {
+			continue
+		}
 		if err := unix.Close(s.fd); err != nil {
 			errs = append(errs, fmt.Errorf("close socket %q: %w", s.name, os.NewSyscallError("close", err)))
 		}

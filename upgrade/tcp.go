@@ -47,8 +47,10 @@ func (s *tcpServer) Serve(ln net.Listener) error {
 }
 
 func (s *tcpServer) Drain(ctx context.Context) error {
-	err := drainInfoOf(ctx).listener.conns.WaitEmpty(ctx)
-	s.cancel(ErrDrainDeadline) // nobody is left, or its time is up
+	err := drainInfoOf(ctx).waitEmpty(ctx)
+	if err != nil {
+		s.cancel(err) // not when nobody is left here: it may serve other listeners, too
+	}
 	return err
 }
 

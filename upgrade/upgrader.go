@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/activation"
 	"github.com/hdctl/handoff/upgrade/control"
@@ -268,8 +271,9 @@ func (u *Upgrader) warn(text string) {
 func (u *Upgrader) catchSignals() {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	// They stay caught to the very end: a second SIGTERM, or a SIGHUP, shall not
+	// kill a process that is saying goodbye.
 	u.wg.Go(func() {
-		defer signal.Stop(ch)
 		for {
 			select {
 			case s := <-ch:
@@ -301,8 +305,14 @@ func (u *Upgrader) Generation() int { return u.number }
 // Listen claims the stream or seqpacket sockets called name, all of them behind
 // one Listener: from the predecessor, or from systemd, or, in a process that has
 // neither, by binding address ([activation.Sockets.ClaimFDs] has the rules).
-// "control" is reserved. It must be called before Ready and Run.
+// "control" is reserved. It must be called before Ready and Run. The error is
+// [ErrStopping] if a SIGTERM came first: end main then, without an error.
 func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6", "unix", "unixpacket":
+	default:
+		return nil, fmt.Errorf("upgrade: listen on socket %q: %w", name, net.UnknownNetworkError(network))
+	}
 	if err := u.mayClaim(name); err != nil {
 		return nil, err
 	}
@@ -313,6 +323,9 @@ func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
 	l := newListener(name, socks)
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.sealed {
+		return nil, errLate(name)
+	}
 	u.listeners = append(u.listeners, l)
 	return l, nil
 }
@@ -320,6 +333,11 @@ func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
 // ListenPacket claims the datagram socket called name, like Listen. There must be
 // exactly one.
 func (u *Upgrader) ListenPacket(name, network, address string) (*PacketConn, error) {
+	switch network {
+	case "udp", "udp4", "udp6", "unixgram":
+	default:
+		return nil, fmt.Errorf("upgrade: listen on datagram socket %q: %w", name, net.UnknownNetworkError(network))
+	}
 	if err := u.mayClaim(name); err != nil {
 		return nil, err
 	}
@@ -333,6 +351,10 @@ func (u *Upgrader) ListenPacket(name, network, address string) (*PacketConn, err
 	p := &PacketConn{name: name, gate: gate.NewPacketConn(socks[0].fd, socks[0].addr())}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.sealed {
+		return nil, errLate(name)
+	}
+	socks[0].kept = true
 	u.packets = append(u.packets, p)
 	return p, nil
 }
@@ -351,24 +373,32 @@ func (u *Upgrader) File(name string) (*os.File, error) {
 	if len(socks) != 1 {
 		return nil, fmt.Errorf("upgrade: %d descriptors are called %q; give each a name of its own (FileDescriptorName=)", len(socks), name)
 	}
-	fd, err := syscall.Dup(socks[0].fd)
+	fd, err := unix.FcntlInt(uintptr(socks[0].fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("upgrade: duplicate %q: %w", name, os.NewSyscallError("dup", err))
+		return nil, fmt.Errorf("upgrade: duplicate %q: %w", name, os.NewSyscallError("fcntl", err))
 	}
-	syscall.CloseOnExec(fd)
 	return os.NewFile(uintptr(fd), name), nil
 }
 
 func (u *Upgrader) mayClaim(name string) error {
+	select {
+	case <-u.ending:
+		return ErrStopping
+	default:
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
 	case name == reservedName:
 		return fmt.Errorf("upgrade: the name %q is reserved for the control socket", name)
 	case u.sealed:
-		return fmt.Errorf("upgrade: socket %q asked for after Ready; what a generation serves must be known before it says that it is ready", name)
+		return errLate(name)
 	}
 	return nil
+}
+
+func errLate(name string) error {
+	return fmt.Errorf("upgrade: socket %q asked for after Ready; what a generation serves must be known before it says that it is ready", name)
 }
 
 // Serve has s serve ln from Run on; Run owns the goroutine. Call it before Run.
@@ -393,7 +423,16 @@ func (u *Upgrader) Run(ctx context.Context) error {
 	u.mu.Unlock()
 	for _, s := range servers {
 		u.servings.Go(func() {
-			if err := s.server.Serve(s.listener); err != nil {
+			err := s.server.Serve(s.listener)
+			if err == nil {
+				select {
+				case <-u.draining:
+				case <-u.ending:
+				default: // a generation that nobody accepts in must not seem to serve
+					err = errors.New("the server has ended by itself")
+				}
+			}
+			if err != nil {
 				u.fail(fmt.Errorf("serve %q: %w", s.listener.name, err))
 			}
 		})

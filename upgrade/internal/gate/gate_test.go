@@ -289,6 +289,31 @@ func TestPacketConnReadsThroughTheOpenGateAndWritesAlways(t *testing.T) {
 	}
 }
 
+func TestPacketConnAnswersAfterCloseRead(t *testing.T) {
+	g := packetConn(t, "udp4", "127.0.0.1:0")
+	require.NoError(t, g.Open())
+	c, err := net.Dial("udp4", g.LocalAddr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("question"))
+	require.NoError(t, err)
+	buf := make([]byte, 16)
+	_, from, err := g.ReadFrom(buf)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := g.ReadFrom(make([]byte, 1))
+		ended <- err
+	}()
+	require.NoError(t, g.CloseRead())
+	require.ErrorIs(t, <-ended, net.ErrClosed)
+	_, err = g.WriteTo([]byte("answer"), from)
+	require.NoError(t, err)
+	n, err := c.Read(buf)
+	require.NoError(t, err)
+	assert.Equal(t, "answer", string(buf[:n]))
+}
+
 func TestPacketConnPauseInterruptsRead(t *testing.T) {
 	g := packetConn(t, "udp4", "127.0.0.1:0")
 	require.NoError(t, g.Open())

@@ -16,7 +16,9 @@ import (
 type PacketConn struct {
 	door[net.PacketConn]
 
-	deadline time.Time // for reads; guarded by the door's mu
+	// Guarded by the door's mu.
+	deadline time.Time // for reads
+	deaf     bool      // reading has ended for good
 }
 
 // NewPacketConn makes a closed gate for fd, a datagram socket, which is borrowed
@@ -36,6 +38,19 @@ func NewPacketConn(fd int, addr net.Addr) *PacketConn {
 // LocalAddr returns the address of the socket.
 func (g *PacketConn) LocalAddr() net.Addr { return g.addr }
 
+// CloseRead ends reading for good: ReadFrom fails with [net.ErrClosed]. Writes
+// pass as through a closed gate, and the descriptor stays borrowed, until Close.
+func (g *PacketConn) CloseRead() error {
+	g.Pause()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.deaf {
+		g.deaf = true
+		g.wake()
+	}
+	return nil
+}
+
 // ReadFrom reads the next datagram. It blocks while the gate is closed.
 func (g *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
@@ -44,7 +59,11 @@ func (g *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 		case err != nil:
 			return 0, nil, err
 		case o == nil:
-			if !wait(changed, g.readDeadline()) {
+			deadline, deaf := g.reading()
+			if deaf {
+				return 0, nil, g.fail("read", net.ErrClosed)
+			}
+			if !wait(changed, deadline) {
 				return 0, nil, g.fail("read", os.ErrDeadlineExceeded)
 			}
 			continue
@@ -57,10 +76,10 @@ func (g *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	}
 }
 
-func (g *PacketConn) readDeadline() time.Time {
+func (g *PacketConn) reading() (deadline time.Time, deaf bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.deadline
+	return g.deadline, g.deaf
 }
 
 // wait waits for changed, and says whether it came before the deadline.
