@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -121,6 +122,23 @@ func TestNewGenerationIsStopped(t *testing.T) {
 	p.waitMain(serving)
 	_, err := p.upgrade()
 	require.NoError(t, err)
+}
+
+// TestStopDuringAnUpgradeIsAnswered stops the service while a new generation
+// starts: who asked for the upgrade is told so, by a main that ends at once.
+func TestStopDuringAnUpgradeIsAnswered(t *testing.T) {
+	p := start(t)
+	require.NoError(t, os.Remove(p.program))
+	require.NoError(t, os.WriteFile(p.program, []byte("#!/bin/sh\nexec sleep 600\n"), 0o755))
+	r, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{}, func(e control.Event) {
+		if e.Phase == control.PhaseStart && e.PID != 0 {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		}
+	})
+	require.Error(t, err)
+	assert.Equal(t, control.OutcomeStopped, r.Outcome)
+	assert.Equal(t, 2, r.To)
+	require.Eventually(t, func() bool { return syscall.Kill(r.ToPID, 0) != nil }, time.Minute, time.Millisecond, "it goes, too")
 }
 
 // BenchmarkUpgrade reports what an upgrade consists of. The old generation

@@ -18,7 +18,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/track"
 )
 
-// served is an HTTP server behind an open Listener, as Run has it.
+// served is a server behind an open Listener, as Run has it.
 type served struct {
 	t      *testing.T
 	ln     *Listener
@@ -28,27 +28,7 @@ type served struct {
 
 func serveHTTP(t *testing.T, srv *http.Server) *served {
 	t.Helper()
-	raw, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	file, err := raw.(*net.TCPListener).File()
-	require.NoError(t, err)
-	fd, err := rawFD(file)
-	require.NoError(t, err)
-	s := &served{
-		t: t, server: HTTP(srv), stop: make(chan struct{}),
-		ln: newListener("http", []*socket{{name: "http", network: "tcp", address: raw.Addr().String(), fd: fd}}),
-	}
-	require.NoError(t, raw.Close())
-	require.NoError(t, s.ln.open())
-	done := make(chan error, 1)
-	go func() { done <- s.server.Serve(s.ln) }()
-	t.Cleanup(func() {
-		require.NoError(t, s.ln.Close())
-		require.NoError(t, <-done, "a gate that is shut is no error")
-		s.ln.conns.Cut()
-		require.NoError(t, file.Close())
-	})
-	return s
+	return listenOn(t, HTTP(srv))
 }
 
 // drain starts a drain, and returns its end.

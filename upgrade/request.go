@@ -72,9 +72,9 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 		case r := <-w.result:
 			return r, nil
 		case <-ctx.Done():
-			return w.gaveUp(ctx)
+			return u.lastAnswer(ctx, w)
 		case <-u.ending:
-			return u.finalAnswer(ctx, w), nil
+			return u.lastAnswer(ctx, w)
 		}
 	}
 	for seq := w.firstEvent; ; {
@@ -92,47 +92,38 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 			return r, nil
 		case <-more:
 		case <-ctx.Done():
-			return w.gaveUp(ctx)
+			return u.lastAnswer(ctx, w)
 		case <-u.ending:
-			return u.finalAnswer(ctx, w), nil
+			return u.lastAnswer(ctx, w)
 		}
 	}
 }
 
-// lastAnswer returns the result if there is one at the very end of the waiting.
-func (w *waiter) lastAnswer() *control.Result {
-	select {
-	case r := <-w.result:
-		return r
-	default:
-		return nil
-	}
-}
-
-// gaveUp is the end of the waiting because of ctx. A result that is there counts:
-// the context of a request on the control socket ends with this generation, too.
-func (w *waiter) gaveUp(ctx context.Context) (*control.Result, error) {
-	if r := w.lastAnswer(); r != nil {
-		return r, nil
-	}
-	return nil, context.Cause(ctx)
-}
-
-// finalAnswer is the answer of a generation that ends. The result of an upgrade
-// that the end has cut short is on its way.
-func (u *Upgrader) finalAnswer(ctx context.Context, w *waiter) *control.Result {
-	timer := time.NewTimer(lastWords / 4)
+// lastAnswer is the end of the waiting because ctx is done or this generation
+// ends, which ends the contexts of requests on the control socket, too. A result
+// that is there counts, and the one of an upgrade that the end has cut short is on
+// its way.
+func (u *Upgrader) lastAnswer(ctx context.Context, w *waiter) (*control.Result, error) {
+	timer := time.NewTimer(lastWords / 2)
 	defer timer.Stop()
 	select {
+	case <-u.ending:
+	default:
+		timer.Reset(0)
+	}
+	select {
 	case r := <-w.result:
-		return r
-	case <-ctx.Done():
+		return r, nil
 	case <-timer.C:
 	}
-	if r := w.lastAnswer(); r != nil {
-		return r
+	select {
+	case r := <-w.result:
+		return r, nil
+	case <-u.ending:
+		return u.refusal(machine.Terminating, w.trigger), nil
+	default:
+		return nil, context.Cause(ctx)
 	}
-	return u.refusal(machine.Terminating, w.trigger)
 }
 
 // submit starts an upgrade, queues the request, or refuses it. The driver calls it.
