@@ -3,6 +3,7 @@ package upgrade_test
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -139,6 +140,45 @@ func TestStopDuringAnUpgradeIsAnswered(t *testing.T) {
 	assert.Equal(t, control.OutcomeStopped, r.Outcome)
 	assert.Equal(t, 2, r.To)
 	require.Eventually(t, func() bool { return syscall.Kill(r.ToPID, 0) != nil }, time.Minute, time.Millisecond, "it goes, too")
+}
+
+// TestServerThatEndsByItself closes the HTTP server from inside: a generation that
+// nobody accepts in must not seem to serve, so the process ends with an error.
+func TestServerThatEndsByItself(t *testing.T) {
+	p := start(t)
+	if r, err := http.Get("http://" + p.address + "/close"); err == nil {
+		r.Body.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	err := <-p.exited
+	p.exited <- err // for the cleanup
+	require.Error(t, err)
+}
+
+// TestTwoGenerationsAnswerTogether asks both at once while one drains: a request
+// that runs is finished by the old one, and the new one answers the next.
+func TestTwoGenerationsAnswerTogether(t *testing.T) {
+	p := start(t)
+	c, err := net.Dial("tcp", p.address)
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("GET /sleep?d=300ms HTTP/1.1\r\nHost: x\r\n\r\n"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		st, err := p.client.Status(t.Context())
+		return err == nil && st.Generations[0].Conns.Active == 1
+	}, time.Minute, time.Millisecond)
+	_, err = p.upgrade()
+	require.NoError(t, err)
+	assert.Equal(t, 2, p.get().Generation)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "1\n", string(body))
+	require.NoError(t, c.Close()) // idle again, and not told to go
+	p.waitMain(2)
 }
 
 // BenchmarkUpgrade reports what an upgrade consists of. The old generation

@@ -71,7 +71,9 @@ func serviceMain() error {
 	if err != nil {
 		return err
 	}
-	u.Serve(ln, upgrade.HTTP(&http.Server{Handler: mux}))
+	srv := &http.Server{Handler: mux}
+	mux.HandleFunc("/close", func(http.ResponseWriter, *http.Request) { go srv.Close() })
+	u.Serve(ln, upgrade.HTTP(srv))
 	if _, err := u.Listen("control", "tcp", "127.0.0.1:0"); err == nil {
 		return fmt.Errorf("the name control was not refused")
 	}
