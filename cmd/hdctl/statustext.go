@@ -20,8 +20,12 @@ func (a *app) printReport(r *statusReport) {
 	field := func(name, format string, args ...any) {
 		a.printf("  %-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	if s := a.socketList(r.Sockets); s != "" {
-		field("sockets", "%s", s)
+	if list := a.socketList(r.Sockets, wide); len(list) > 0 && !wide {
+		field("sockets", "%s", strings.Join(list, " · "))
+	} else {
+		for i, s := range list { // one a line, with their connections
+			field([]string{"sockets", ""}[min(i, 1)], "%s", s)
+		}
 	}
 	if r.Upgrade != nil {
 		field("upgrade", "%s", progressText(r.Upgrade, r.Time))
@@ -97,16 +101,21 @@ func (a *app) headline(s *control.Status) string {
 	return b.String()
 }
 
-func (a *app) socketList(sockets []control.Socket) string {
+// socketList has a text for each socket, with counts also how many connections
+// the main generation has on it, by state.
+func (a *app) socketList(sockets []control.Socket, counts bool) []string {
 	var list []string
 	for _, s := range sockets {
 		text := clean(fmt.Sprintf("%s %s %s", s.Name, s.Network, s.Address))
-		if !s.Claimed {
+		switch c := s.Conns; {
+		case !s.Claimed:
 			text += " " + a.paint(red, "NOT SERVED")
+		case counts:
+			text += fmt.Sprintf(": %d new, %d active, %d idle, %d stream", c.New, c.Active, c.Idle, c.Stream)
 		}
 		list = append(list, text)
 	}
-	return strings.Join(list, " · ")
+	return list
 }
 
 func progressText(p *control.Progress, now time.Time) string {

@@ -293,6 +293,8 @@ func TestEverythingIsVisible(t *testing.T) {
 	} {
 		assert.Contains(t, r.Stdout, want)
 	}
+	r = s.hdctl("status", "-o", "wide", "demo")
+	assert.Contains(t, r.Stdout, "http tcp [::]:8080: 0 new, 0 active, 1 idle, 0 stream")
 	st := s.status()
 	old := generation(t, st, 1)
 	assert.Equal(t, control.Counts{Total: 1, Stream: 1}, old.Conns)
