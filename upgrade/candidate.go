@@ -12,6 +12,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/control"
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/sdnotify"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 )
 
@@ -74,7 +75,7 @@ func (u *Upgrader) spawn(number int) {
 	described, files := u.table.export()
 	hello := u.hello()
 	hello.Generation = number
-	hello.Predecessor = &link.Peer{Generation: u.number, PID: os.Getpid(), Version: u.opts.Version}
+	hello.Predecessor = &link.Peer{Generation: u.number, PID: u.pid, Version: u.opts.Version}
 	hello.Notify, hello.Control, hello.Sockets = u.env.notify, u.controlPath, described
 	hello.WatchdogUsec = uint64(u.env.watchdog.Microseconds())
 	fd, err := rawFD(child)
@@ -237,7 +238,7 @@ func (u *Upgrader) report(e machine.Report) {
 // result puts together what there is to say of an upgrade.
 func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
 	r := &control.Result{
-		From: u.number, To: a.number, FromPID: os.Getpid(), ToPID: a.pid,
+		From: u.number, To: a.number, FromPID: u.pid, ToPID: a.pid,
 		Version: a.version, Trigger: a.trigger, Serving: a.serving.Seconds(), Total: time.Since(a.began).Seconds(),
 	}
 	if e.Outcome == machine.Confirmed {
@@ -326,30 +327,23 @@ func phaseName(p machine.Phase) string {
 func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 	r := u.result(a, e)
 	u.last = &control.Record{Time: time.Now(), Result: *r}
+	confirmed := r.Outcome == control.OutcomeConfirmed
+	phase, level := control.PhaseConfirmed, slog.LevelInfo
 	u.failedFile = fileID{}
-	status := "" // systemd's status text; of a confirmed one it came with MAINPID=
-	if r.Outcome != control.OutcomeConfirmed {
+	if !confirmed {
+		phase, level = control.PhaseFailed, slog.LevelError
 		u.failedFile = a.file
-		status = fmt.Sprintf("generation %d (%s) serving; %s", u.number, u.opts.Version, describeResult(r))
-	}
-	phase := control.PhaseConfirmed
-	if r.Outcome != control.OutcomeConfirmed {
-		phase = control.PhaseFailed
 	}
 	u.events.add(control.Event{Phase: phase, Generation: a.number, PID: a.pid, Message: describeResult(r)})
-	level := slog.LevelInfo
-	if phase == control.PhaseFailed {
-		level = slog.LevelError
-	}
 	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
 		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Since(a.began)), slog.Any("err", r.Error))
 	u.record(r)
-	if status != "" && u.state.Main && !u.state.Stopping {
-		u.setStatus(status)
+	if !confirmed && u.state.Main && !u.state.Stopping { // of a confirmed one it came with MAINPID=
+		u.systemd.notify(sdnotify.Status(servingText(u.number, u.opts.Version) + "; " + describeResult(r)))
 	}
 	u.publish()
 	for _, w := range a.waiters {
-		if r.Outcome == control.OutcomeConfirmed && w.req.Wait == control.WaitDrained {
+		if confirmed && w.req.Wait == control.WaitDrained {
 			u.awaitDrain = append(u.awaitDrain, w)
 			w.confirmed = r
 			continue

@@ -150,7 +150,7 @@ func (u *Upgrader) execute(effect machine.Effect) {
 		u.disarm(e.Timer)
 
 	case machine.NotifyReady:
-		u.systemd.notify(sdnotify.Ready, sdnotify.Status(u.servingStatus()))
+		u.systemd.notify(sdnotify.Ready, sdnotify.Status(servingText(u.number, u.opts.Version)))
 	case machine.NotifyMain:
 		u.notifyMain(e.Number)
 	case machine.NotifyStopping:
@@ -209,17 +209,16 @@ func (u *Upgrader) closeGates() {
 	}
 }
 
-func (u *Upgrader) servingStatus() string {
-	return fmt.Sprintf("generation %d (%s) serving", u.number, u.opts.Version)
+// servingText is systemd's status text while a generation serves.
+func servingText(number int, version string) string {
+	return fmt.Sprintf("generation %d (%s) serving", number, version)
 }
-
-func (u *Upgrader) setStatus(text string) { u.systemd.notify(sdnotify.Status(text)) }
 
 // tellServing lets Ready return, and says that this generation serves.
 func (u *Upgrader) tellServing() {
 	u.log.LogAttrs(u.ctx, slog.LevelInfo, "serving", slog.Int("generation", u.number), slog.Int("pid", u.pid), slog.String("version", u.opts.Version))
-	if u.number == 1 || u.state.Main { // the latter: again, after its successor failed
-		u.events.add(control.Event{Phase: control.PhaseServing, Generation: u.number, PID: u.pid, Message: u.servingStatus()})
+	if u.state.Main { // the first one, or one that serves again, after its successor failed
+		u.events.add(control.Event{Phase: control.PhaseServing, Generation: u.number, PID: u.pid, Message: servingText(u.number, u.opts.Version)})
 	}
 	u.systemd.do(func() { u.servedOnce.Do(func() { close(u.served) }) }) // after READY=1
 }
@@ -231,8 +230,7 @@ func (u *Upgrader) notifyMain(number int) {
 	if p := u.peers[number]; p != nil {
 		pid, version = p.pid, p.version
 	}
-	status := fmt.Sprintf("generation %d (%s) serving", number, version)
-	u.systemd.handOver(pid, status, func(ok bool) {
+	u.systemd.handOver(pid, servingText(number, version), func(ok bool) {
 		u.box.post(func() { u.step(machine.Notified{Number: number, OK: ok, Gone: u.hasEnded(number)}) })
 	})
 }

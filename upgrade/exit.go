@@ -101,6 +101,11 @@ func within(limit time.Duration, wg *sync.WaitGroup) {
 		wg.Wait()
 		close(done)
 	}()
+	await(done, limit)
+}
+
+// await waits until done is closed, for at most limit.
+func await(done <-chan struct{}, limit time.Duration) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {

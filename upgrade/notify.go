@@ -93,10 +93,5 @@ func (s *systemd) barrier(limit time.Duration) {
 // takes longer goes on without being waited for.
 func (s *systemd) close() {
 	s.jobs.post(nil)
-	timer := time.NewTimer(lastWords + lastWords/2)
-	defer timer.Stop()
-	select {
-	case <-s.done:
-	case <-timer.C:
-	}
+	await(s.done, lastWords+lastWords/2)
 }

@@ -180,7 +180,7 @@ func (u *Upgrader) hello() link.Hello {
 	return link.Hello{
 		Min: versions.Min, Max: versions.Max,
 		Library: u.library, Service: u.name, Version: u.opts.Version,
-		Generation: u.number, PID: os.Getpid(), Invocation: u.env.invocation,
+		Generation: u.number, PID: u.pid, Invocation: u.env.invocation,
 		SentAt: time.Now().UnixNano(),
 	}
 }

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,15 +106,8 @@ func (t *socketTable) add(fds []activation.FD, claimed bool) ([]*socket, error) 
 		socks = append(socks, &socket{name: fd.Name, index: fd.Index, network: network, address: address, fd: fd.FD, claimed: claimed})
 	}
 	t.socks = append(t.socks, socks...)
-	slices.SortStableFunc(t.socks, func(a, b *socket) int { return a.index - b.index })
 	slices.SortStableFunc(t.socks, func(a, b *socket) int {
-		switch {
-		case a.name < b.name:
-			return -1
-		case a.name > b.name:
-			return 1
-		}
-		return 0
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.index, b.index))
 	})
 	return socks, nil
 }

@@ -142,12 +142,7 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 // TestPID1IsNotUpgraded runs the service as PID 1 of a PID namespace, as in a
 // container: its end would be the end of all, so it says no, with a hint.
 func TestPID1IsNotUpgraded(t *testing.T) {
-	if err := testbed.Available(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	testbed.Require(t)
 	b := startBare(t, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 	code, out := b.hdctl("upgrade")
 	assert.Equal(t, 7, code, out)

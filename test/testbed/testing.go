@@ -40,12 +40,7 @@ func Boot(t testing.TB, options ...Options) *Testbed {
 	if rootfs == "" {
 		rootfs = os.Getenv(RootfsEnv)
 	}
-	if err := available(rootfs); err != nil {
-		if required() {
-			t.Fatalf("testbed: not available, but required: %v", err)
-		}
-		t.Skipf("testbed: not available: %v", err)
-	}
+	require(t, rootfs)
 	started := time.Now()
 	tb, err := Start(t.Context(), o)
 	if err != nil {
@@ -63,6 +58,23 @@ func Boot(t testing.TB, options ...Options) *Testbed {
 		}
 	})
 	return tb
+}
+
+// Require is for tests that need what a testbed needs, but none: it skips the
+// test, or makes it fail, where Boot would.
+func Require(t testing.TB) {
+	t.Helper()
+	require(t, os.Getenv(RootfsEnv))
+}
+
+func require(t testing.TB, rootfs string) {
+	t.Helper()
+	if err := available(rootfs); err != nil {
+		if required() {
+			t.Fatalf("testbed: not available, but required: %v", err)
+		}
+		t.Skipf("testbed: not available: %v", err)
+	}
 }
 
 // dump logs what one wants to see of a testbed in which a test has failed.
