@@ -22,6 +22,7 @@ type view struct {
 	last        *control.Record
 	failedFile  fileID
 	generations []control.Generation // the other ones
+	reported    map[int]time.Time    // when those of them that drain last reported
 	warnings    []string
 }
 
@@ -40,8 +41,12 @@ func (u *Upgrader) publish() {
 			From: u.number, To: a.number, PID: a.pid, Queued: len(u.queue),
 		}
 	}
+	v.reported = make(map[int]time.Time)
 	for _, p := range u.peers {
 		v.generations = append(v.generations, u.describePeer(p))
+		if !p.reported.IsZero() {
+			v.reported[p.number] = p.reported
+		}
 	}
 	u.view.Store(v)
 }
@@ -124,6 +129,9 @@ func (u *Upgrader) Status() *control.Status {
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		g.Main = g.Number == s.Main
+		if at, ok := v.reported[g.Number]; ok {
+			g.ReportAge = now.Sub(at).Seconds()
+		}
 		if g.PID != u.pid {
 			g.Executable = executable(g.PID)
 			if g.RSS == 0 {

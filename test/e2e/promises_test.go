@@ -304,6 +304,10 @@ func TestEverythingIsVisible(t *testing.T) {
 	assert.True(t, st.Disk.Failed)
 	assert.Equal(t, control.DiskDiffers, st.Disk.State)
 
+	// A drainer that stands still: how old is what is known of it?
+	s.kill(old.PID, syscall.SIGSTOP)
+	s.WaitFor(t, "a report that is old", func() bool { return generation(t, s.status(), 1).ReportAge > 2 })
+
 	// A drainer that is killed leaves the list, with its reason.
 	s.kill(old.PID, syscall.SIGKILL)
 	s.WaitFor(t, "the end of generation 1", func() bool { return len(s.status().Generations) == 1 })
