@@ -39,6 +39,7 @@ type Status struct {
 	Main        int          `json:"main"`  // number of the generation that systemd calls main, and that answers here
 	State       State        `json:"state"` // of the main generation
 	Stopping    bool         `json:"stopping,omitempty"`
+	Held        *Hold        `json:"held,omitempty"`          // the door is closed by a drain request
 	Invocation  string       `json:"invocation_id,omitempty"` // systemd's id of this start of the service
 	Time        time.Time    `json:"time"`                    // when the snapshot was taken, by the service's clock
 	Upgrade     *Progress    `json:"upgrade,omitempty"`       // the upgrade in progress
@@ -65,6 +66,10 @@ type Generation struct {
 	Oldest     time.Time `json:"oldest,omitzero"`        // when the oldest open connection was accepted
 	RSS        int64     `json:"rss_bytes,omitempty"`    // resident memory
 	Cut        int       `json:"cut,omitempty"`          // connections cut so far by a deadline
+	CutBy      Counts    `json:"cut_by,omitzero"`        // the same by state
+	Migrated   int       `json:"migrated,omitempty"`     // connections that it has handed to a later generation
+	Adopted    int       `json:"adopted,omitempty"`      // connections that it has got from earlier ones
+	Note       string    `json:"note,omitempty"`         // of a drain: why connections stay, where that is not as usual
 	ReportAge  float64   `json:"report_age_s,omitempty"` // seconds since a draining generation last reported; counts are as old
 	Executable string    `json:"executable,omitempty"`   // what /proc/PID/exe says
 	Goroutines int       `json:"goroutines,omitempty"`   // of the main generation
@@ -72,11 +77,84 @@ type Generation struct {
 
 // Counts are open connections by state.
 type Counts struct {
-	Total  int `json:"total"`
-	New    int `json:"new"`    // accepted, no request yet
-	Active int `json:"active"` // in a request
-	Idle   int `json:"idle"`   // between two requests
-	Stream int `json:"stream"` // hijacked (WebSocket), raw TCP: no requests that the library could see
+	Total    int `json:"total"`
+	New      int `json:"new"`      // accepted, no request yet
+	Active   int `json:"active"`   // in a request
+	Idle     int `json:"idle"`     // between two requests
+	Stream   int `json:"stream"`   // raw TCP, an endless answer: no end of a request to wait for
+	Hijacked int `json:"hijacked"` // taken over from net/http (WebSocket)
+}
+
+// States of a connection: [Conn.State].
+const (
+	ConnNew      = "new"
+	ConnActive   = "active"
+	ConnIdle     = "idle"
+	ConnStream   = "stream"
+	ConnHijacked = "hijacked"
+)
+
+// Conn is an open connection.
+type Conn struct {
+	Generation int     `json:"generation"`
+	PID        int     `json:"pid"`
+	Listener   string  `json:"listener"`        // name of its socket
+	Peer       string  `json:"peer"`            // address of the client; empty for most clients of unix sockets
+	State      string  `json:"state"`           // new, active, idle, stream, hijacked
+	Doing      string  `json:"doing,omitempty"` // method and path of the latest request, or what the service says
+	Age        float64 `json:"age_s"`           // seconds since it was accepted, by whichever generation
+	Quiet      float64 `json:"quiet_s"`         // seconds since bytes last went over it
+	In         int64   `json:"in_bytes"`
+	Out        int64   `json:"out_bytes"`
+}
+
+// ConnFilter selects connections; its zero value selects all.
+type ConnFilter struct {
+	Generation int    `json:"generation,omitempty"`
+	State      string `json:"state,omitempty"`
+	Listener   string `json:"listener,omitempty"`
+}
+
+// ConnsEnd is the end of a list of connections.
+type ConnsEnd struct {
+	Total int `json:"total"` // how many were listed
+	// Missing are generations whose connections are not in the list, with the
+	// reason.
+	Missing []MissingConns `json:"missing,omitempty"`
+}
+
+// MissingConns is a generation that did not list its connections.
+type MissingConns struct {
+	Generation int    `json:"generation"`
+	Reason     string `json:"reason"`
+}
+
+// Hold is a door that was closed by a [DrainRequest]: the generation finishes what
+// is open and accepts nothing, but does not end; who connects waits.
+type Hold struct {
+	Since   time.Time `json:"since"`
+	Trigger Trigger   `json:"trigger"`
+}
+
+// DrainRequest closes the door of the serving generation without an upgrade, or
+// opens it again.
+type DrainRequest struct {
+	Undo   bool   `json:"undo,omitempty"`
+	Reason string `json:"reason,omitempty"` // for the records; at most 256 bytes are kept
+	Via    string `json:"via,omitempty"`    // as in [UpgradeRequest]
+}
+
+// EndRequest ends the drain of old generations before its deadline.
+type EndRequest struct {
+	Generation int     `json:"generation,omitempty"` // 0: all that drain
+	Grace      float64 `json:"grace_s,omitempty"`    // seconds for their last words; 0 is 5 s, negative is none
+	Kill       bool    `json:"kill,omitempty"`       // SIGKILL at once: for one that does not react
+	Via        string  `json:"via,omitempty"`        // as in [UpgradeRequest]
+}
+
+// EndResult is the answer to an [EndRequest].
+type EndResult struct {
+	Generations []int `json:"generations"` // those that were told to end
 }
 
 // Socket is a listening or datagram socket of the service.
@@ -96,6 +174,10 @@ type Settings struct {
 	DrainTimeout float64 `json:"drain_timeout_s"`
 	StopTimeout  float64 `json:"stop_timeout_s"`
 	MaxDraining  int     `json:"max_draining"`
+	Overflow     string  `json:"overflow,omitempty"` // hurry-oldest, refuse: what happens at MaxDraining
+	DrainDelay   float64 `json:"drain_delay_s,omitempty"`
+	DrainSpread  float64 `json:"drain_spread_s,omitempty"`
+	Migrate      bool    `json:"migrate"`              // idle HTTP/1.1 connections move to the new generation
 	Watchdog     float64 `json:"watchdog_s,omitempty"` // WatchdogSec=, if systemd expects pings
 }
 
@@ -201,9 +283,12 @@ type Result struct {
 	Signal   string   `json:"signal,omitempty"` // SIGKILL, ...
 	Output   []string `json:"output,omitempty"`
 
-	// With WaitDrained: what the drain of the old generation cut.
-	Drained bool   `json:"drained,omitempty"`
-	Cut     Counts `json:"cut,omitzero"`
+	// With WaitDrained: what the drain of the old generation cut, and how many
+	// connections it handed to the new one. In [Status.Last] they grow as the
+	// drain goes on.
+	Drained  bool   `json:"drained,omitempty"`
+	Cut      Counts `json:"cut,omitzero"`
+	Migrated int    `json:"migrated,omitempty"`
 
 	Error *Error `json:"error,omitempty"` // set unless confirmed
 }
@@ -229,6 +314,9 @@ const (
 	CodeTimedOut     = "timed_out"
 	CodeStartFailed  = "start_failed" // the new process could not start, exited, or refused
 	CodeIncompatible = "incompatible" // the new version speaks no common protocol
+	CodeCrowded      = "too_many_draining"
+	CodeHeld         = "held"          // the door was closed by a drain request
+	CodeGeneration   = "no_generation" // there is no such generation, or it does not drain
 	CodeFellBack     = "fell_back"
 	CodeContainer    = "pid_1"         // an upgrade of PID 1 of a container is impossible
 	CodeNotify       = "notify_failed" // systemd could not be told
@@ -272,7 +360,8 @@ const (
 	PhaseDraining  = "draining" // a report of an old generation
 	PhaseExited    = "exited"   // an old generation is gone
 	PhaseStopping  = "stopping"
-	PhaseServing   = "serving" // the first generation of a service serves
+	PhaseServing   = "serving" // the first generation of a service serves, or the door is open again
+	PhaseHeld      = "held"    // the door was closed by a drain request
 	PhaseOutput    = "output"  // a line that the new process printed
 )
 
@@ -286,12 +375,14 @@ type Event struct {
 	Message    string    `json:"message"`
 }
 
-// Line is one line of the answer to an upgrade or events request. Exactly one
-// field is set.
+// Line is one line of the answer to an upgrade, events or conns request. Exactly
+// one field is set.
 type Line struct {
-	Event  *Event  `json:"event,omitempty"`
-	Result *Result `json:"result,omitempty"`
-	Error  *Error  `json:"error,omitempty"` // a refusal after the answer had begun
+	Event  *Event    `json:"event,omitempty"`
+	Conn   *Conn     `json:"conn,omitempty"`
+	End    *ConnsEnd `json:"end,omitempty"` // the last line of a list of connections
+	Result *Result   `json:"result,omitempty"`
+	Error  *Error    `json:"error,omitempty"` // a refusal after the answer had begun
 }
 
 // Version is what runs.

@@ -133,6 +133,9 @@ type Report struct {
 	Oldest int64  `json:"oldest,omitempty"` // when the oldest open connection was accepted
 	Cut    Counts `json:"cut,omitzero"`     // connections that a deadline has cut so far
 
+	Migrated int    `json:"migrated,omitempty"` // connections handed to later generations so far
+	Note     string `json:"note,omitempty"`     // why connections stay, where that is not as usual; for people
+
 	Final bool  `json:"final,omitempty"` // the drain is over, and this is the sender's last report
 	RSS   int64 `json:"rss,omitempty"`   // resident memory, bytes
 }
@@ -140,11 +143,12 @@ type Report struct {
 // Counts are connections by state. The fields are those of control.Counts, into
 // which it can be converted.
 type Counts struct {
-	Total  int `json:"total"`
-	New    int `json:"new,omitempty"`
-	Active int `json:"active,omitempty"`
-	Idle   int `json:"idle,omitempty"`
-	Stream int `json:"stream,omitempty"`
+	Total    int `json:"total"`
+	New      int `json:"new,omitempty"`
+	Active   int `json:"active,omitempty"`
+	Idle     int `json:"idle,omitempty"`
+	Stream   int `json:"stream,omitempty"`
+	Hijacked int `json:"hijacked,omitempty"`
 }
 
 // Hurry moves the deadline of a drain. Main to a draining generation.
@@ -254,14 +258,14 @@ func (m Meet) check(files int) error {
 }
 
 func (m Report) check(int) error {
-	if err := notNegative("generation and pid", m.Generation, m.PID); err != nil {
+	if err := notNegative("generation, pid and migrated", m.Generation, m.PID, m.Migrated); err != nil {
 		return err
 	}
 	if err := notNegative("time or memory", m.Started, m.Since, m.Deadline, m.Oldest, m.RSS); err != nil {
 		return err
 	}
 	for _, c := range []Counts{m.Counts, m.Cut} {
-		if err := notNegative("count", c.Total, c.New, c.Active, c.Idle, c.Stream); err != nil {
+		if err := notNegative("count", c.Total, c.New, c.Active, c.Idle, c.Stream, c.Hijacked); err != nil {
 			return err
 		}
 	}
