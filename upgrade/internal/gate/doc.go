@@ -7,6 +7,10 @@
 // over. So parking and falling back are the opening and closing of a gate, and
 // no server is ever restarted.
 //
+// A connection that comes from elsewhere than the socket, such as one that
+// another process hands over, enters by [Listener.Push] and leaves by the same
+// Accept, so that a server sees one listener.
+//
 // # Ownership of file descriptors
 //
 // A gate borrows the descriptor that it is made of: the caller keeps it, as a

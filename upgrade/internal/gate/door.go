@@ -115,6 +115,11 @@ func (d *door[T]) wake() {
 func (d *door[T]) enter(op string) (*opening[T], <-chan struct{}, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.enterLocked(op)
+}
+
+// enterLocked is enter for a caller that holds mu.
+func (d *door[T]) enterLocked(op string) (*opening[T], <-chan struct{}, error) {
 	switch {
 	case d.shut:
 		return nil, nil, d.fail(op, net.ErrClosed)

@@ -31,7 +31,11 @@ var ErrTooLarge = errors.New("link: message too large")
 // closed, and the link is as good as before.
 type FrameError struct {
 	Kind Kind // "" where the frame did not get so far as to say it
-	Err  error
+	// Message is set where only the descriptors were wrong: more or fewer came
+	// than were announced, or this process had no room for them. So an [Offer]
+	// that lost its connection on the way can be refused by its number.
+	Message Message
+	Err     error
 }
 
 // Error says what was wrong with the frame.
@@ -134,6 +138,14 @@ func decodeBody(kind Kind, body []byte) (Message, error) {
 		return decodeAs[Report](body)
 	case KindHurry:
 		return decodeAs[Hurry](body)
+	case KindAdopt:
+		return decodeAs[Adopt](body)
+	case KindOffer:
+		return decodeAs[Offer](body)
+	case KindAnswer:
+		return decodeAs[Answer](body)
+	case KindList:
+		return decodeAs[List](body)
 	case KindStopping:
 		return decodeAs[Stopping](body)
 	case KindUnknown:

@@ -3,6 +3,7 @@ package link_test
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -39,14 +40,24 @@ func messages() []link.Message {
 		},
 		link.Hurry{DeadlineUnixNano: 5},
 		link.Stopping{Reason: "SIGTERM", DeadlineUnixNano: 6},
-		link.Unknown{Name: "offer"},
+		link.Adopt{Generation: 8, Listeners: []link.Adoptable{{Name: "http", HTTP: true}, {Name: "echo", Sessions: true}}},
+		link.Offer{
+			ID: math.MaxUint64, Listener: "echo", Accepted: 7, Moved: 8, In: 9, Out: 10, Label: "user 1",
+			Session: &link.Session{Version: 2, Data: []byte("\x00state"), File: true},
+		},
+		link.Answer{ID: math.MaxUint64, Code: "files", Message: "too many open files"},
+		link.List{State: "idle", Listener: "http"},
+		link.Unknown{Name: "teleport"},
 	}
 }
 
 // files is the number of descriptors that m needs.
 func filesOf(m link.Message) int {
-	if m.Kind() == link.KindMeet {
+	switch m.Kind() {
+	case link.KindMeet, link.KindOffer:
 		return 2
+	case link.KindAdopt, link.KindList:
+		return 1
 	}
 	return 0
 }
@@ -78,6 +89,13 @@ func TestFrameFormat(t *testing.T) {
 			0,
 			`{"kind":"report","body":{"generation":0,"pid":0,"state":"draining","total":1,"idle":1}}`,
 		},
+		{
+			link.Offer{ID: 1, Listener: "http", Session: &link.Session{Version: 1, Data: []byte("abc")}},
+			1,
+			`{"kind":"offer","fds":1,"body":{"id":1,"listener":"http","session":{"version":1,"data":"YWJj"}}}`,
+		},
+		{link.Answer{ID: 1}, 0, `{"kind":"answer","body":{"id":1}}`},
+		{link.List{}, 1, `{"kind":"list","fds":1,"body":{}}`},
 		{link.Unknown{Name: "x", Unanswered: true}, 0, `{"kind":"unknown","body":{"name":"x"}}`},
 	} {
 		frame, err := link.Encode(test.message, test.files)
@@ -96,9 +114,9 @@ func TestDecode(t *testing.T) {
 		{"unknown field in the body", `{"kind":"hurry","body":{"deadline":5,"by":"main"}}`, link.Hurry{DeadlineUnixNano: 5}},
 		{"no body", `{"kind":"serve"}`, link.Serve{}},
 		{"null body", `{"kind":"ready","body":null}`, link.Ready{}},
-		{"unknown kind", `{"kind":"offer","body":[1,2,3]}`, link.Unknown{Name: "offer", Unanswered: true}},
-		{"answer to an unknown kind", `{"kind":"unknown","body":{"name":"offer"}}`, link.Unknown{Name: "offer"}},
-		{"an answer cannot pretend to be none", `{"kind":"unknown","body":{"name":"offer","Unanswered":true}}`, link.Unknown{Name: "offer"}},
+		{"unknown kind", `{"kind":"teleport","body":[1,2,3]}`, link.Unknown{Name: "teleport", Unanswered: true}},
+		{"answer to an unknown kind", `{"kind":"unknown","body":{"name":"teleport"}}`, link.Unknown{Name: "teleport"}},
+		{"an answer cannot pretend to be none", `{"kind":"unknown","body":{"name":"teleport","Unanswered":true}}`, link.Unknown{Name: "teleport"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, files, err := link.Decode([]byte(test.frame))
@@ -141,6 +159,18 @@ func TestDecodeRefuses(t *testing.T) {
 		{"negative cut", `{"kind":"report","body":{"cut":{"idle":-1}}}`, "report", "-1 is negative"},
 		{"negative memory", `{"kind":"report","body":{"rss":-1}}`, "report", "-1 is negative"},
 		{"negative deadline", `{"kind":"stopping","body":{"deadline":-1}}`, "stopping", "-1 is negative"},
+		{"adopt without a descriptor", `{"kind":"adopt","body":{"generation":5}}`, "adopt", "0 of 1 file descriptors"},
+		{"adopt with a negative generation", `{"kind":"adopt","fds":1,"body":{"generation":-5}}`, "adopt", "-5 is negative"},
+		{"list without a descriptor", `{"kind":"list"}`, "list", "0 of 1 file descriptors"},
+		{"offer without a descriptor", `{"kind":"offer","body":{"id":1}}`, "offer", "0 of 1 file descriptors"},
+		{"offer without its session", `{"kind":"offer","fds":1,"body":{"id":1,"session":{"file":true}}}`, "offer", "1 of 2 file descriptors"},
+		{"offer of a negative time", `{"kind":"offer","fds":1,"body":{"accepted":-1}}`, "offer", "-1 is negative"},
+		{"offer that moved at a negative time", `{"kind":"offer","fds":1,"body":{"moved":-1}}`, "offer", "-1 is negative"},
+		{"offer of negative bytes in", `{"kind":"offer","fds":1,"body":{"in":-1}}`, "offer", "-1 is negative"},
+		{"offer of negative bytes out", `{"kind":"offer","fds":1,"body":{"out":-1}}`, "offer", "-1 is negative"},
+		{"offer of a negative session", `{"kind":"offer","fds":1,"body":{"session":{"version":-1}}}`, "offer", "-1 is negative"},
+		{"offer with a negative ID", `{"kind":"offer","fds":1,"body":{"id":-1}}`, "offer", "cannot unmarshal"},
+		{"answer with a negative ID", `{"kind":"answer","body":{"id":-1}}`, "answer", "cannot unmarshal"},
 		{"negative hurry", `{"kind":"hurry","body":{"deadline":-1}}`, "hurry", "-1 is negative"},
 		{"too large", `{"kind":"serve","body":{"x":"` + strings.Repeat("x", link.MaxFrame) + `"}}`, "", "too large"},
 		{"deep", strings.Repeat("[", link.MaxFrame), "", "exceeded max depth"},
@@ -151,6 +181,7 @@ func TestDecodeRefuses(t *testing.T) {
 			require.ErrorAs(t, err, &refused)
 			assert.Equal(t, test.kind, refused.Kind)
 			assert.ErrorContains(t, refused, test.want)
+			assert.Nil(t, refused.Message)
 			assert.Nil(t, m)
 			assert.Zero(t, files)
 		})
@@ -168,6 +199,10 @@ func TestEncodeRefuses(t *testing.T) {
 		{"nothing", nil, 0, "no message"},
 		{"no versions", link.Hello{PID: 1}, 0, "not a range"},
 		{"meet without files", link.Meet{Generation: 1, PID: 1}, 0, "0 of 2"},
+		{"adopt without a file", link.Adopt{}, 0, "0 of 1"},
+		{"list without a file", link.List{}, 0, "0 of 1"},
+		{"offer without a file", link.Offer{}, 0, "0 of 1"},
+		{"offer without the session's file", link.Offer{Session: &link.Session{File: true}}, 1, "1 of 2"},
 		{"negative", &link.Report{PID: -1}, 0, "negative"},
 		{"too many files", link.Serve{}, link.MaxFiles + 1, "too large: 17 file descriptors, at most 16"},
 		{"too large", link.Refuse{Message: strings.Repeat("x", link.MaxFrame)}, 0, "at most 65536"},
@@ -204,7 +239,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(frame)
 	}
 	for _, frame := range []string{
-		"", "{}", "null", `{"kind":"offer","fds":3}`, `{"kind":"unknown"}`, `{"KIND":"serve","kind":"hello"}`,
+		"", "{}", "null", `{"kind":"offer","fds":3}`, `{"kind":"teleport","fds":3}`, `{"kind":"unknown"}`,
+		`{"kind":"offer","fds":1,"body":{"id":18446744073709551616}}`, `{"kind":"offer","fds":1,"body":{"session":{"data":"="}}}`, `{"KIND":"serve","kind":"hello"}`,
 		`{"kind":"confirmed","body":{"next":1,"last":[[1.0e5, "\u2028<>&"]]}}`, "{\"kind\":\"\xff\"}",
 	} {
 		f.Add([]byte(frame))

@@ -20,8 +20,10 @@ var (
 	// message is not sent; the same call may succeed later.
 	ErrFull = errors.New("link: full")
 
-	// ErrPeerClosed is returned, wrapped, by [Conn.Send] when no process has the
-	// other end open. Messages that the peer had sent can still be received.
+	// ErrPeerClosed is returned, wrapped, by [Conn.Send] when nobody would ever
+	// receive the message: no process has the other end open, or one of the two
+	// sides has called [Conn.CloseRead] or [Conn.CloseWrite]. Messages that the
+	// peer had sent can still be received.
 	ErrPeerClosed = errors.New("link: closed by peer")
 )
 
@@ -35,59 +37,6 @@ type Conn struct {
 	receiving sync.Mutex // held by Receive; guards the buffers
 	frame     []byte
 	control   []byte
-}
-
-// Send sends m and duplicates of files, which stay the caller's. It never waits
-// for the peer: nil means that the kernel has the message, not that anybody has
-// read it.
-//
-// Errors wrap [ErrFull], [ErrPeerClosed], [ErrTooLarge], [net.ErrClosed] after
-// Close, or [os.ErrClosed] for a closed file.
-func (c *Conn) Send(m Message, files ...*os.File) error {
-	frame, err := Encode(m, len(files))
-	if err == nil {
-		err = borrow(files, func(fds []int) error { return c.send(frame, fds) })
-	}
-	if err != nil {
-		if m == nil {
-			return fmt.Errorf("send: %w", err)
-		}
-		return fmt.Errorf("send %s: %w", m.Kind(), err)
-	}
-	return nil
-}
-
-func (c *Conn) send(frame []byte, fds []int) error {
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	var sent error
-	err := c.raw.Control(func(fd uintptr) {
-		for {
-			_, sent = unix.SendmsgN(int(fd), frame, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if sent != unix.EINTR {
-				return
-			}
-		}
-	})
-	if err != nil {
-		return net.ErrClosed
-	}
-	sendmsg := os.NewSyscallError("sendmsg", sent)
-	switch sent {
-	case nil:
-		return nil
-	case unix.EAGAIN, unix.ENOBUFS, unix.ETOOMANYREFS:
-		// ETOOMANYREFS: as many descriptors of this user as RLIMIT_NOFILE allows
-		// are on their way, in this and other sockets.
-		return fmt.Errorf("%w: %w", ErrFull, sendmsg)
-	case unix.EPIPE, unix.ECONNRESET:
-		return fmt.Errorf("%w: %w", ErrPeerClosed, sendmsg)
-	case unix.EMSGSIZE:
-		return fmt.Errorf("%w: %w", ErrTooLarge, sendmsg)
-	}
-	return sendmsg
 }
 
 // Receive waits for the next message, and returns it with its files, which are
@@ -142,6 +91,31 @@ func (c *Conn) Finish() {
 	_ = c.file.SetReadDeadline(time.Unix(1, 0))
 }
 
+// CloseRead forbids the peer to send: once it has returned, what the peer sends
+// fails with [ErrPeerClosed] and does not arrive. What it had sent before is
+// still received, and after it comes [io.EOF]. So there is a moment before which
+// everything has arrived, and after which nothing does, whatever the peer does
+// and in whatever state it is: stopped, dead, or dead with its end still open in
+// a third process. It cannot be taken back. See shutdown(2), SHUT_RD.
+func (c *Conn) CloseRead() { c.shutdown(unix.SHUT_RD) }
+
+// CloseWrite ends what this side sends: further calls of Send, and those of
+// SendWait that wait, fail with [ErrPeerClosed]. The peer receives what was sent
+// before, and after it [io.EOF]. It cannot be taken back. See shutdown(2),
+// SHUT_WR.
+func (c *Conn) CloseWrite() {
+	c.shutdown(unix.SHUT_WR)
+	// The kernel wakes nobody who waits for room, unless it was shut down for
+	// reading too.
+	_ = c.file.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// shutdown cannot fail on a connected socket that is open; and of one that Close
+// has closed there is nothing left to shut down.
+func (c *Conn) shutdown(how int) {
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), how) })
+}
+
 // Close closes this end. A waiting Receive returns; what is not received is
 // lost, and its descriptors are closed by the kernel. Further calls do nothing.
 func (c *Conn) Close() error {
@@ -149,26 +123,4 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	return c.file.Close()
-}
-
-// borrow calls use with the descriptors of files. None of them can be closed
-// while use runs, and none loses its non-blocking mode, as by os.File.Fd.
-func borrow(files []*os.File, use func(fds []int) error) error {
-	return borrowNext(files, make([]int, 0, len(files)), use)
-}
-
-func borrowNext(files []*os.File, fds []int, use func(fds []int) error) error {
-	if len(files) == 0 {
-		return use(fds)
-	}
-	raw, err := files[0].SyscallConn()
-	if err != nil {
-		return fmt.Errorf("file %d: %w", len(fds), err)
-	}
-	var used error
-	err = raw.Control(func(fd uintptr) { used = borrowNext(files[1:], append(fds, int(fd)), use) })
-	if err != nil {
-		return fmt.Errorf("file %d: %w", len(fds), os.ErrClosed)
-	}
-	return used
 }

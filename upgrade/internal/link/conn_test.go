@@ -116,7 +116,7 @@ func TestReceiveRefuses(t *testing.T) {
 		frame string
 		files int
 		kind  link.Kind
-		want  string
+		want  string // with "file descriptors came" the message is in the error
 	}{
 		{"empty", "", 0, "", "empty frame"},
 		{"empty with descriptors", "", 3, "", "empty frame"},
@@ -125,11 +125,12 @@ func TestReceiveRefuses(t *testing.T) {
 		{"one is missing", `{"kind":"meet","fds":3}`, 2, "meet", "2 file descriptors came, 3 were announced"},
 		{"one too many", `{"kind":"meet","fds":2}`, 3, "meet", "3 file descriptors came, 2 were announced"},
 		{"came unannounced", `{"kind":"serve"}`, 1, "serve", "1 file descriptors came, 0 were announced"},
-		{"unknown and unannounced", `{"kind":"offer"}`, 1, "offer", "1 file descriptors came, 0 were announced"},
+		{"unknown and unannounced", `{"kind":"teleport"}`, 1, "teleport", "1 file descriptors came, 0 were announced"},
 		{"more than there is room for", `{"kind":"meet","fds":20}`, 20, "meet", "16 of 20 file descriptors came"},
 		{"more than there is room for, as many announced", `{"kind":"meet","fds":16}`, 20, "meet", "16 of 16 file descriptors came: more"},
 		{"as many as the kernel allows", `{"kind":"serve","fds":253}`, 253, "serve", "16 of 253 file descriptors came"},
 		{"too large", `{"kind":"serve"}` + strings.Repeat(" ", link.MaxFrame), 1, "", "too large"},
+		{"an offer that lost its session", `{"kind":"offer","fds":2,"body":{"id":7}}`, 1, "offer", "1 file descriptors came, 2 were announced"},
 		{"refused for its body", `{"kind":"hello","fds":1}`, 1, "hello", "not a range"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -146,6 +147,11 @@ func TestReceiveRefuses(t *testing.T) {
 			require.ErrorAs(t, err, &refused)
 			assert.Equal(t, test.kind, refused.Kind)
 			assert.ErrorContains(t, err, test.want)
+			if strings.Contains(test.want, "file descriptors came") {
+				assert.NotNil(t, refused.Message)
+			} else {
+				assert.Nil(t, refused.Message)
+			}
 			assert.Nil(t, m)
 			assert.Nil(t, files)
 			requireGone(t, tracers)
@@ -165,9 +171,9 @@ func TestReceiveUnknown(t *testing.T) {
 	defer conn.Close()
 	tracers := newTracers(t, 2)
 	_, fds := writers(tracers)
-	peer.send(t, `{"kind":"offer","fds":2,"body":{"x":1}}`, fds...)
+	peer.send(t, `{"kind":"teleport","fds":2,"body":{"x":1}}`, fds...)
 	m, files := next(t, conn)
-	assert.Equal(t, link.Unknown{Name: "offer", Unanswered: true}, m)
+	assert.Equal(t, link.Unknown{Name: "teleport", Unanswered: true}, m)
 	assert.Empty(t, files)
 	requireGone(t, tracers)
 }
@@ -187,6 +193,7 @@ func TestReceiveWithoutFreeDescriptors(t *testing.T) {
 	var refused *link.FrameError
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, link.KindHello, refused.Kind)
+	assert.Equal(t, link.Hello{Min: 1, Max: 1}, refused.Message, "what came without its descriptors")
 	assert.ErrorContains(t, err, "2 of 4 file descriptors came")
 	assert.Nil(t, got)
 	requireGone(t, tracers)

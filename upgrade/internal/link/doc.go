@@ -36,7 +36,7 @@
 //
 // # Ownership of file descriptors
 //
-// [Conn.Send] only borrows files: the kernel duplicates them, and the caller
+// [Conn.Send] and its like only borrow files: the kernel duplicates them, and the caller
 // closes its own. The caller of [Conn.Receive] owns the files that it returns,
 // and closes all of them, also those that it has no use for. Every descriptor
 // that is not returned (of a refused frame, or more than announced) is closed
@@ -50,8 +50,13 @@
 // it (by a pidfd) calls [Conn.Finish]: what the peer had sent is still received,
 // and after it comes [io.EOF].
 //
+// Finish waits for nobody, and forbids nothing: a peer that lives can go on
+// sending, into the void. Where it matters that what was not received was not
+// sent either, [Conn.CloseRead] is the end.
+//
 // # Errors
 //
 // What a peer sends cannot break a link: Receive answers a bad frame with a
-// [*FrameError] and goes on with the next. Send never blocks; see [ErrFull].
+// [*FrameError] and goes on with the next. Send never blocks; see [ErrFull], and
+// [Conn.SendWait] for who has the time.
 package link

@@ -90,12 +90,7 @@ func TestFinishOfClosedPeer(t *testing.T) {
 func TestFinishWhileReceiving(t *testing.T) {
 	leak.Check(t)
 	for range 200 {
-		ours, theirs, err := link.Pair()
-		require.NoError(t, err)
-		a, err := link.New(ours)
-		require.NoError(t, err)
-		b, err := link.New(theirs)
-		require.NoError(t, err)
+		a, b := open(t)
 		received := make(chan int)
 		go func() {
 			n := 0

@@ -37,7 +37,7 @@ func TestReceiveGarbage(t *testing.T) {
 			return string(frame)
 		}),
 		rapid.Custom(func(t *rapid.T) string { // any kind, any number of descriptors announced
-			kind := rapid.SampledFrom([]string{"meet", "serve", "offer", "unknown", ""}).Draw(t, "kind")
+			kind := rapid.SampledFrom([]string{"meet", "serve", "offer", "teleport", "unknown", ""}).Draw(t, "kind")
 			return fmt.Sprintf(`{"kind":%q,"fds":%d}`, kind, rapid.IntRange(-1, 20).Draw(t, "fds"))
 		}),
 		rapid.Just(strings.Repeat(" ", link.MaxFrame+1)),

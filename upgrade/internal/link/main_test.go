@@ -25,14 +25,23 @@ func TestMain(m *testing.M) {
 // connect returns the two ends of a link.
 func connect(t *testing.T) (a, b *link.Conn) {
 	t.Helper()
+	a, b = open(t)
+	t.Cleanup(func() {
+		assert.NoError(t, a.Close())
+		assert.NoError(t, b.Close())
+	})
+	return a, b
+}
+
+// open is connect for who closes them.
+func open(t *testing.T) (a, b *link.Conn) {
+	t.Helper()
 	ours, theirs, err := link.Pair()
 	require.NoError(t, err)
 	a, err = link.New(ours)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, a.Close()) })
 	b, err = link.New(theirs)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, b.Close()) })
 	return a, b
 }
 

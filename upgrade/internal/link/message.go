@@ -8,7 +8,8 @@ import (
 // Kind names a type of message in its frame. See [Message].
 type Kind string
 
-// The kinds of messages, in the order of an upgrade.
+// The kinds of messages, in the order of an upgrade. Of adopt, offer, answer and
+// list, which are about connections, see conns.go.
 const (
 	KindHello     Kind = "hello"
 	KindRefuse    Kind = "refuse"
@@ -19,6 +20,10 @@ const (
 	KindMeet      Kind = "meet"
 	KindReport    Kind = "report"
 	KindHurry     Kind = "hurry"
+	KindAdopt     Kind = "adopt"
+	KindOffer     Kind = "offer"
+	KindAnswer    Kind = "answer"
+	KindList      Kind = "list"
 	KindStopping  Kind = "stopping"
 	KindUnknown   Kind = "unknown"
 )
@@ -251,8 +256,8 @@ func (m Confirmed) check(int) error {
 const meetFiles = 2
 
 func (m Meet) check(files int) error {
-	if files < meetFiles {
-		return fmt.Errorf("%d of %d file descriptors", files, meetFiles)
+	if err := atLeast(meetFiles, files); err != nil {
+		return err
 	}
 	return notNegative("generation and pid", m.Generation, m.PID)
 }

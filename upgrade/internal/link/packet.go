@@ -95,7 +95,7 @@ func (p packet) open(frame []byte) (Message, []*os.File, error) {
 	}
 	if err != nil {
 		closeFDs(p.fds)
-		return nil, nil, &FrameError{Kind: frameKind(m), Err: err}
+		return nil, nil, &FrameError{Kind: frameKind(m), Message: m, Err: err}
 	}
 	if u, ok := m.(Unknown); ok && u.Unanswered {
 		// Nobody here can know what they are for.
