@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -19,7 +20,8 @@ import (
 // hurryTimeout is what is left of a drain that main wants to end.
 const hurryTimeout = 5 * time.Second
 
-// cutGrace is what servers get after the deadline to return from Drain.
+// cutGrace is what servers and connections get after the deadline for their last
+// words.
 const cutGrace = 2 * time.Second
 
 // reportInterval is the pace at which a draining generation looks for something
@@ -31,14 +33,21 @@ const (
 
 // drainage is a drain that is under way. It belongs to the driver.
 type drainage struct {
-	cancel   context.CancelCauseFunc
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// final is closed when the generation ends with the drain: it is none that
+	// can be taken back, or not any more.
+	final chan struct{}
+	// stop is closed when it is that of a stop.
 	stop     chan struct{}
+	hold     bool // neither
 	stopping bool
 	deadline time.Time // zero: none
 	timer    *time.Timer
 }
 
-// drain starts the drain, or shortens the one under way.
+// drain starts the drain with which this generation ends, or makes the one under
+// way such a drain, or shortens it.
 func (u *Upgrader) drain(stop bool) {
 	timeout := u.set.drainTimeout
 	if stop {
@@ -46,23 +55,56 @@ func (u *Upgrader) drain(stop bool) {
 	}
 	d := u.drainage
 	if d == nil {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		d = &drainage{cancel: cancel, stop: make(chan struct{})}
-		u.drainage = d
-		close(u.draining)
-		u.wg.Go(func() { u.runDrain(ctx, d.stop) })
 		if !stop {
+			u.expectMover()
 			u.wg.Go(stepBack)
 		}
+		d = u.beginDrain()
 	}
+	if !isClosed(d.final) {
+		close(d.final)
+	}
+	d.hold, u.hold = false, nil
 	if stop && !d.stopping {
 		d.stopping = true
 		close(d.stop)
+		u.stopMoving(errors.New("the service is being stopped"))
+		u.goodbyes.hasten(u.allListeners())
 	}
+	u.refuseConnections()
 	if timeout > 0 {
 		u.limitDrain(time.Now().Add(timeout))
 	}
 	u.reportDrain()
+}
+
+// beginDrain begins to say goodbye.
+func (u *Upgrader) beginDrain() *drainage {
+	d := &drainage{final: make(chan struct{}), stop: make(chan struct{})}
+	d.ctx, d.cancel = context.WithCancelCause(context.Background())
+	u.drainage = d
+	u.mu.Lock()
+	close(u.draining)
+	u.mu.Unlock()
+	u.goodbyes.begin(u.allListeners())
+	u.wg.Go(func() { u.runDrain(d.ctx, d) })
+	return d
+}
+
+func isClosed(ch chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// allListeners returns the listeners of the service.
+func (u *Upgrader) allListeners() []*Listener {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.listeners
 }
 
 // stepBack makes an old generation the one that goes first when memory runs out,
@@ -93,8 +135,8 @@ func (u *Upgrader) limitDrain(deadline time.Time) {
 }
 
 // runDrain waits until nothing is left, or the deadline, cuts what is left then,
-// and tells the driver.
-func (u *Upgrader) runDrain(ctx context.Context, stop chan struct{}) {
+// and tells the driver; or it ends because the drain was taken back.
+func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 	u.mu.Lock()
 	listeners, servers := u.listeners, u.servers
 	u.mu.Unlock()
@@ -102,17 +144,15 @@ func (u *Upgrader) runDrain(ctx context.Context, stop chan struct{}) {
 	for _, l := range listeners {
 		wg.Go(func() {
 			l.settle()
-			ctx := context.WithValue(ctx, drainInfoKey{}, drainInfo{listener: l, stop: stop, grace: u.set.stopTimeout / 10})
+			ctx := context.WithValue(ctx, drainInfoKey{}, drainInfo{
+				listener: l, stop: d.stop, final: d.final, grace: u.set.stopTimeout / 10,
+			})
 			var drains sync.WaitGroup
 			for _, s := range servers {
 				if s.listener != l {
 					continue
 				}
-				drains.Go(func() {
-					if err := s.server.Drain(ctx); err != nil && ctx.Err() == nil {
-						u.log.LogAttrs(ctx, slog.LevelWarn, "drain of a server", slog.String("listener", l.name), slog.Any("err", err))
-					}
-				})
+				drains.Go(func() { u.drainServer(ctx, s, d) })
 			}
 			drains.Wait()
 			_ = l.conns.WaitEmpty(ctx) // what no server of ours serves
@@ -123,21 +163,23 @@ func (u *Upgrader) runDrain(ctx context.Context, stop chan struct{}) {
 		wg.Wait()
 		close(done)
 	}()
+	var cut track.Counts
 	select {
 	case <-done:
-	case <-ctx.Done():
-		timer := time.NewTimer(cutGrace)
 		select {
-		case <-done:
-		case <-timer.C:
-			u.log.LogAttrs(ctx, slog.LevelWarn, "a server has not ended its drain at the deadline")
+		case <-d.final:
+		case <-ctx.Done():
 		}
-		timer.Stop()
+	case <-ctx.Done():
+		if !errors.Is(context.Cause(ctx), ErrReopened) {
+			cut = u.cutLeftOvers(listeners, done)
+		}
 	}
-	var cut track.Counts
+	if errors.Is(context.Cause(ctx), ErrReopened) {
+		return
+	}
 	for _, l := range listeners {
-		cut = cut.Plus(l.conns.Cut())
-		cut[track.Idle] += int(l.cutIdle.Load())
+		cut[track.Idle] += int(l.evicted.Load())
 	}
 	u.box.post(func() {
 		u.cut = cut
@@ -148,12 +190,50 @@ func (u *Upgrader) runDrain(ctx context.Context, stop chan struct{}) {
 	})
 }
 
+func (u *Upgrader) drainServer(ctx context.Context, s serving, d *drainage) {
+	if _, ok := s.server.(irreversible); ok {
+		select {
+		case <-d.final:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := s.server.Drain(ctx); err != nil && ctx.Err() == nil {
+		u.log.LogAttrs(ctx, slog.LevelWarn, "drain of a server", slog.String("listener", s.listener.name), slog.Any("err", err))
+	}
+}
+
+// cutLeftOvers ends what the deadline has found, politely if that is quick, and
+// counts it.
+func (u *Upgrader) cutLeftOvers(listeners []*Listener, done <-chan struct{}) (cut track.Counts) {
+	for _, l := range listeners {
+		c, _ := l.conns.Counts()
+		cut = cut.Plus(c)
+	}
+	u.goodbyes.hasten(listeners)
+	ctx, cancel := context.WithTimeout(context.Background(), cutGrace)
+	defer cancel()
+	for _, l := range listeners {
+		l.cut(track.New, track.Idle) // they have nothing to say
+	}
+	for _, l := range listeners {
+		_ = l.conns.WaitEmpty(ctx)
+	}
+	for _, l := range listeners {
+		l.cut()
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		u.log.LogAttrs(ctx, slog.LevelWarn, "a server has not ended its drain at the deadline")
+	}
+	return cut
+}
+
 // counts counts the open connections of this generation.
 func (u *Upgrader) counts() (total control.Counts, oldest time.Time) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	var all track.Counts
-	for _, l := range u.listeners {
+	for _, l := range u.allListeners() {
 		c, first := l.conns.Counts()
 		all = all.Plus(c)
 		if !first.IsZero() && (oldest.IsZero() || first.Before(oldest)) {
@@ -163,8 +243,20 @@ func (u *Upgrader) counts() (total control.Counts, oldest time.Time) {
 	return toCounts(all), oldest
 }
 
+// moved counts the connections that this generation has handed on, and got.
+func (u *Upgrader) moved() (migrated, adopted int) {
+	for _, l := range u.allListeners() {
+		migrated += int(l.migrated.Load())
+		adopted += int(l.adopted.Load())
+	}
+	return migrated, adopted
+}
+
 func toCounts(c track.Counts) control.Counts {
-	return control.Counts{Total: c.Total(), New: c[track.New], Active: c[track.Active], Idle: c[track.Idle], Stream: c[track.Stream]}
+	return control.Counts{
+		Total: c.Total(), New: c[track.New], Active: c[track.Active], Idle: c[track.Idle],
+		Stream: c[track.Stream], Hijacked: c[track.Hijacked],
+	}
 }
 
 // reportDrain tells main how the drain goes, and goes on doing so.
@@ -173,7 +265,8 @@ func (u *Upgrader) reportDrain() {
 		return
 	}
 	r := u.drainReport()
-	news := r.Counts != u.reported.Counts || r.Cut != u.reported.Cut || r.Deadline != u.reported.Deadline
+	old := u.reported
+	news := r.Counts != old.Counts || r.Cut != old.Cut || r.Deadline != old.Deadline || r.Migrated != old.Migrated || r.Note != old.Note
 	if now := time.Now(); news || now.Sub(u.reportedAt) >= reportAtLeast {
 		u.send(u.state.Lead, r)
 		u.reported, u.reportedAt = r, now
@@ -186,10 +279,12 @@ func (u *Upgrader) reportDrain() {
 
 func (u *Upgrader) drainReport() link.Report {
 	counts, oldest := u.counts()
+	migrated, _ := u.moved()
 	r := link.Report{
 		Generation: u.number, PID: u.pid, Version: u.opts.Version, State: string(control.StateDraining),
 		Started: u.started.UnixNano(), Since: u.since.UnixNano(),
 		Counts: link.Counts(counts), Cut: link.Counts(toCounts(u.cut)), RSS: u.rss(),
+		Migrated: migrated, Note: u.note,
 	}
 	if !oldest.IsZero() {
 		r.Oldest = oldest.UnixNano()

@@ -52,6 +52,9 @@ func (u *Upgrader) step(e machine.Event) {
 	if before.Life != machine.Serving && next.Life == machine.Serving {
 		u.tellServing()
 	}
+	if next.Main && next.Life == machine.Serving && !next.Held {
+		u.adoptFrom(next.Drainers)
+	}
 	u.publish()
 	u.nextInQueue()
 }
@@ -141,7 +144,11 @@ func (u *Upgrader) execute(effect machine.Effect) {
 	case machine.Drain:
 		u.drain(e.Stop)
 	case machine.Hasten:
-		u.limitDrain(time.Now().Add(hurryTimeout))
+		u.limitDrain(u.hurriedUntil)
+	case machine.HoldDrain:
+		u.holdDrain()
+	case machine.EndHold:
+		u.endHold()
 	case machine.Exit:
 		u.exit(e)
 	case machine.Arm:

@@ -30,6 +30,18 @@ var (
 	// ErrOrphaned is returned by [Upgrader.Ready] and [Upgrader.Run] of a new
 	// generation whose predecessor went away, or gave it up, before it served.
 	ErrOrphaned = errors.New("upgrade: the predecessor went away before this generation served")
+	// ErrDraining is returned by [Conn.Await] when the connection can be handed
+	// to the next generation.
+	ErrDraining = errors.New("upgrade: draining")
+	// ErrNotDraining is returned by [Conn.Handoff] where there is no generation
+	// to hand a connection to.
+	ErrNotDraining = errors.New("upgrade: there is no successor that takes this connection")
+	// ErrRefused is wrapped by the errors of [Conn.Handoff] when the successor
+	// has said no.
+	ErrRefused = errors.New("upgrade: refused by the successor")
+	// ErrReopened is the cause of the context of a [Server]'s Drain when the
+	// drain is taken back and the door is open again.
+	ErrReopened = errors.New("upgrade: the door is open again")
 	// ErrDrainDeadline is the cause of the context of a [Server]'s Drain when
 	// its time is up.
 	ErrDrainDeadline = errors.New("upgrade: drain deadline")

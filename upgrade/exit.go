@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ func (u *Upgrader) exit(e machine.Exit) {
 	for _, w := range u.awaitDrain {
 		r := *w.confirmed
 		r.Drained, r.Cut, r.Total = !e.Abandoned, cut, time.Since(w.began).Seconds()
+		r.Migrated, _ = u.moved()
 		if e.Abandoned {
 			r.Outcome = control.OutcomeUnknown
 			r.Error = control.Errorf(control.CodeUnknown, "generation %d was confirmed, but died while generation %d drained; the service is ending", r.To, r.From)
@@ -46,6 +48,7 @@ func (u *Upgrader) exit(e machine.Exit) {
 	for _, w := range u.queue {
 		w.finish(u.refusal(machine.Terminating, w.trigger))
 	}
+	u.stopMoving(errors.New("this generation ends"))
 	for t := range u.timers {
 		u.disarm(t)
 	}
@@ -77,6 +80,9 @@ func (u *Upgrader) finish(main bool) {
 	ended := make(chan struct{})
 	u.box.post(func() {
 		for _, p := range u.peers {
+			if r := p.receiver; r != nil {
+				u.wg.Go(func() { _ = r.Close() })
+			}
 			p.close()
 		}
 		if u.watchdog != nil {

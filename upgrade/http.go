@@ -2,35 +2,61 @@ package upgrade
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/upgrade/internal/track"
 )
 
 // HTTP returns a [Server] that serves with srv, over TLS if srv.TLSConfig has
-// certificates. It wraps srv.Handler and srv.ConnState: set them before. One
-// Server may serve several listeners.
+// certificates. It wraps srv.Handler, ConnState, ConnContext and BaseContext: set
+// them before, TLSConfig as well. One Server may serve several listeners.
 //
-// It drains as a lame duck. Every connection stays open, and the answer to its
-// next request carries "Connection: close" (for HTTP/2, where net/http makes a
-// GOAWAY of this header, the connection ends after its open streams), so that no
-// client ever finds a connection closed under a request that it has sent. In a
-// real stop of the service, where clients wait for the next start, connections
-// that stay idle for a tenth of the StopTimeout are closed without that word.
+// After an upgrade no client finds a connection closed under a request that it has
+// sent:
 //
-// [http.Server.Shutdown] and SetKeepAlivesEnabled are not called, and should not
-// be by the service: both close idle connections while requests are on their way
-// to them, and lose these.
-func HTTP(srv *http.Server) Server {
+//   - An HTTP/1.1 connection without TLS goes on with the next generation as soon as
+//     it has no request. Nobody notices.
+//   - Others stay with their generation, and the answer to their next request
+//     carries "Connection: close". For HTTP/2, where net/http makes a GOAWAY of this
+//     header, it is the answer to the last open stream; a stream that crosses the
+//     GOAWAY is refused, and safe to try again (RFC 9113, section 6.8).
+//   - A WebSocket or another hijacked connection, and an answer without end, is told
+//     by what the service has registered with [Conn.OnDrain].
+//   - At the deadline the contexts of all requests are cancelled with the cause
+//     [ErrDrainDeadline], and a moment later their connections are closed.
+//
+// In a real stop of the service, where clients wait for the next start, connections
+// that stay idle for a tenth of the StopTimeout are closed without a word.
+//
+// [http.Server.Shutdown] and SetKeepAlivesEnabled should not be called by the
+// service: both close idle connections while requests are on their way to them, and
+// lose these.
+func HTTP(srv *http.Server, opts ...HTTPOption) Server {
 	s := &httpServer{srv: srv}
+	if c := srv.TLSConfig; c != nil { // net/http changes it later
+		s.tls = len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil
+	}
+	for _, o := range opts {
+		o(s)
+	}
 	s.wrap()
 	return s
+}
+
+// HTTPOption is an option of [HTTP].
+type HTTPOption func(*httpServer)
+
+// Sessions has handle called for each connection that an earlier generation has
+// hijacked and then handed over ([Conn.Handoff]), as [TCP] does. The listener's
+// [Listener.Adopt] decides which it takes.
+func Sessions(handle func(ctx context.Context, c *Conn)) HTTPOption {
+	return func(s *httpServer) { s.sessions = handle }
 }
 
 // ListenAndServe runs srv as an upgradable service on the socket called "http",
@@ -59,12 +85,26 @@ func ListenAndServe(srv *http.Server, opts Options) error {
 
 type httpServer struct {
 	srv      *http.Server
+	tls      bool // connections are TLS
+	sessions func(context.Context, *Conn)
+
 	draining atomic.Bool
+	ctx      context.Context // ends at the deadline: what all requests' contexts come from
+	cancel   context.CancelCauseFunc
+
+	mu        sync.Mutex
+	listeners []*Listener
 }
 
 func (s *httpServer) Serve(ln net.Listener) error {
+	if l, ok := ln.(*Listener); ok {
+		s.mu.Lock()
+		s.listeners = append(s.listeners, l)
+		s.mu.Unlock()
+		ln = &httpListener{Listener: l, server: s}
+	}
 	var err error
-	if c := s.srv.TLSConfig; c != nil && (len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil) {
+	if s.tls {
 		err = s.srv.ServeTLS(ln, "", "")
 	} else {
 		err = s.srv.Serve(ln)
@@ -75,21 +115,71 @@ func (s *httpServer) Serve(ln net.Listener) error {
 	return err
 }
 
+// httpListener keeps connections with a session from net/http, which would wait
+// for a request on them.
+type httpListener struct {
+	*Listener
+	server *httpServer
+}
+
+func (l *httpListener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := nc.(*Conn)
+		if c.entry.State()&extended == 0 || c.Session() == nil {
+			return c, nil
+		}
+		go func() { // waited for by Drain: it is over when the connection is
+			defer c.Close()
+			l.server.sessions(l.server.ctx, c)
+		}()
+	}
+}
+
 func (s *httpServer) wrap() {
 	handler := s.srv.Handler
 	if handler == nil {
 		handler = http.DefaultServeMux
 	}
-	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.draining.Load() {
-			w.Header().Set("Connection", "close")
+	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(handler, w, r) })
+
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	baseContext := s.srv.BaseContext
+	s.srv.BaseContext = func(ln net.Listener) context.Context {
+		if h, ok := ln.(*httpListener); ok {
+			ln = h.Listener
 		}
-		handler.ServeHTTP(w, r)
-	})
+		if baseContext == nil {
+			return s.ctx
+		}
+		ctx, cancel := context.WithCancelCause(baseContext(ln))
+		context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+		return ctx
+	}
+
+	connContext := s.srv.ConnContext
+	s.srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		conn, ok := ConnOf(c)
+		if connContext != nil {
+			ctx = connContext(ctx, c)
+			if ok {
+				ctx = context.WithValue(ctx, connKey{}, conn)
+			}
+			return ctx
+		}
+		if ok {
+			return conn.context(ctx)
+		}
+		return ctx
+	}
+
 	connState := s.srv.ConnState
 	s.srv.ConnState = func(c net.Conn, state http.ConnState) {
 		if conn, ok := ConnOf(c); ok {
-			conn.observe(state)
+			s.observe(conn, c, state)
 		}
 		if connState != nil {
 			connState(c, state)
@@ -97,71 +187,178 @@ func (s *httpServer) wrap() {
 	}
 }
 
+// connContext is the context of a connection: that of its Serve, and the
+// connection, without an allocation.
+type connContext Conn
+
+// context returns parent with c in it. The parent is the same for all connections
+// of one Serve, and kept by the listener.
+func (c *Conn) context(parent context.Context) context.Context {
+	l := c.listener()
+	if l.httpParent.Load() == nil {
+		l.httpParent.CompareAndSwap(nil, &parent)
+	}
+	if *l.httpParent.Load() != parent { // a second server on one listener
+		return context.WithValue(parent, connKey{}, c)
+	}
+	return (*connContext)(c)
+}
+
+func (c *connContext) parent() context.Context { return *(*Conn)(c).listener().httpParent.Load() }
+
+func (c *connContext) Deadline() (time.Time, bool) { return c.parent().Deadline() }
+func (c *connContext) Done() <-chan struct{}       { return c.parent().Done() }
+func (c *connContext) Err() error                  { return c.parent().Err() }
+
+func (c *connContext) Value(key any) any {
+	if key == (connKey{}) {
+		return (*Conn)(c)
+	}
+	return c.parent().Value(key)
+}
+
 // observe takes note of what net/http says of the connection.
-func (c *Conn) observe(state http.ConnState) {
+func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
+	phase := track.Active
+	var flags track.State
 	switch state {
 	case http.StateNew:
-		c.idleSince.Store(time.Now().UnixNano())
-		c.entry.SetPhase(track.New)
+		phase = track.New
+		if by == net.Conn(c) {
+			flags = plain
+		} else {
+			flags = pinned
+		}
 	case http.StateActive:
-		c.entry.SetPhase(track.Active)
+		if t, ok := by.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+			flags = multiplexed | pinned
+		}
 	case http.StateIdle:
-		c.idleSince.Store(time.Now().UnixNano())
-		c.entry.SetPhase(track.Idle)
+		phase = track.Idle
 	case http.StateHijacked:
-		c.entry.SetPhase(track.Stream)
+		phase, flags = track.Hijacked, pinned
+	default:
+		return
+	}
+	before, _ := c.entry.Update(func(s track.State) (track.State, bool) {
+		s = phaseFlags(s, phase) | flags
+		if phase == track.Hijacked {
+			s &^= plain
+		}
+		return s, true
+	})
+	switch {
+	case phase == track.New && before&inherited != 0:
+		d := s.srv.IdleTimeout
+		if d == 0 {
+			d = s.srv.ReadTimeout
+		}
+		c.limitIdle(d)
+	case phase == track.Idle && before&extended != 0:
+		c.forgetFarewells()
+	case phase != track.New && phase != track.Idle:
+		c.givePlaceBack()
 	}
 }
+
+// serve is the handler around the service's.
+func (s *httpServer) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	c, ok := ConnFrom(r.Context())
+	if !ok { // behind a wrapper of the service that hides it
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+		return
+	}
+	c.entry.SetRequest(r.Method, r.RequestURI)
+	if r.ProtoMajor >= 2 {
+		s.serveStream(c, next, w, r)
+		return
+	}
+	if s.draining.Load() && !c.moves() {
+		w.Header().Set("Connection", "close")
+	}
+	next.ServeHTTP(w, r)
+}
+
+// moves tells whether the connection, which is in a request of HTTP/1, is going to
+// move when it is idle, so that there is nothing to announce.
+func (c *Conn) moves() bool {
+	if s := c.entry.State(); s&plain == 0 || s&pinned != 0 {
+		return false
+	}
+	l := c.listener()
+	if m := l.mover.Load(); m != nil {
+		return m.takesHTTP(l) && !m.isOver() && !m.staysForGood(c)
+	}
+	return l.expects.Load()
+}
+
+// idlePoll is how often a drain looks for what only time can end.
+const idlePoll = 100 * time.Millisecond
 
 func (s *httpServer) Drain(ctx context.Context) error {
 	s.draining.Store(true)
+	context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), ErrReopened) {
+			s.draining.Store(false)
+		}
+	})
 	info := drainInfoOf(ctx)
 	empty := make(chan error, 1)
 	go func() { empty <- info.waitEmpty(ctx) }()
-	select {
-	case err := <-empty:
-		return err
-	case <-info.stop:
-	}
-	for tick := time.NewTicker(max(info.grace/4, time.Millisecond)); ; {
+	tick := time.NewTicker(idlePoll)
+	defer tick.Stop()
+	stop, stopping := info.stop, false
+	for {
 		select {
 		case err := <-empty:
-			tick.Stop()
+			if err != nil && !errors.Is(err, ErrReopened) {
+				s.cancel(err)
+			}
 			return err
+		case <-stop:
+			stop, stopping = nil, true
 		case now := <-tick.C:
-			info.listener.closeIdle(now.Add(-info.grace))
+			if stopping {
+				info.listener.evict(now.Add(-info.grace))
+			}
+			if info.isFinal() && s.onlyIdleHTTP2() {
+				// Nobody has a request or could send one that net/http loses: for
+				// HTTP/2 Shutdown is a GOAWAY.
+				go func() { _ = s.srv.Shutdown(context.WithoutCancel(ctx)) }()
+				return <-empty
+			}
 		}
 	}
 }
 
-// closeIdle ends the connections that have been without a request since before.
-func (l *Listener) closeIdle(before time.Time) {
-	for _, e := range l.conns.Entries() {
-		if p := e.Phase(); p != track.New && p != track.Idle {
+// onlyIdleHTTP2 tells whether nothing is left but HTTP/2 connections without a
+// stream.
+func (s *httpServer) onlyIdleHTTP2() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, l := range s.listeners {
+		for _, c := range l.conns.All() {
+			if s := c.entry.State(); s&multiplexed == 0 || s.Phase() != track.Idle {
+				return false
+			}
+			n++
+		}
+	}
+	return n > 0
+}
+
+// evict ends the connections on which nothing has happened since before.
+func (l *Listener) evict(before time.Time) {
+	for _, c := range l.conns.All() {
+		if p := c.entry.Phase(); p != track.New && p != track.Idle {
 			continue
 		}
-		c := e.Owner().(*Conn)
-		if c.idleSince.Load() < before.UnixNano() && c.interruptIdle() {
-			l.cutIdle.Add(1)
+		if c.entry.Moved().Before(before) && c.evict() {
+			l.evicted.Add(1)
 		}
 	}
-}
-
-// interruptIdle makes the server's pending Read fail, upon which net/http closes
-// the connection. It does nothing if a request has arrived or this was done
-// before.
-func (c *Conn) interruptIdle() bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	pending := false
-	var b [1]byte
-	if err := raw.Control(func(fd uintptr) {
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		pending = n > 0 || err == nil // a request, or the client has left
-	}); err != nil || pending {
-		return false
-	}
-	return c.interrupted.CompareAndSwap(false, true) && c.conn.SetReadDeadline(time.Unix(1, 0)) == nil
 }

@@ -112,7 +112,7 @@ func TestStopClosesWhatStaysIdle(t *testing.T) {
 	_, err = busy.br.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
 	require.NoError(t, <-ended)
-	assert.EqualValues(t, 2, s.ln.cutIdle.Load())
+	assert.EqualValues(t, 2, s.ln.evicted.Load())
 }
 
 func TestDrainEndsAtItsDeadline(t *testing.T) {
@@ -123,7 +123,7 @@ func TestDrainEndsAtItsDeadline(t *testing.T) {
 	ended := s.drain(ctx, time.Hour)
 	cancel(ErrDrainDeadline)
 	require.ErrorIs(t, <-ended, ErrDrainDeadline)
-	assert.Equal(t, 1, s.ln.conns.Cut().Total())
+	assert.Equal(t, 1, s.ln.conns.Len(), "the Upgrader cuts what is left")
 }
 
 func TestHijackedConnectionsAreCounted(t *testing.T) {
@@ -137,7 +137,7 @@ func TestHijackedConnectionsAreCounted(t *testing.T) {
 	c := s.dial()
 	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
-	s.await(track.Counts{track.Stream: 1})
+	s.await(track.Counts{track.Hijacked: 1})
 	ended := s.drain(t.Context(), time.Hour)
 	require.NoError(t, c.Close())
 	require.NoError(t, <-ended, "and waited for")

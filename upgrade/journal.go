@@ -83,7 +83,7 @@ func (u *Upgrader) toJournal(id string, priority journal.Priority, message strin
 // final report.
 func (u *Upgrader) recordDrained(p *peer) {
 	r, priority := p.report, journal.PriInfo
-	message := fmt.Sprintf("generation %d (pid %d) is gone, %d connections cut", p.number, p.pid, r.Cut.Total)
+	message := fmt.Sprintf("generation %d (pid %d) is gone, %d connections handed on, %d cut", p.number, p.pid, r.Migrated, r.Cut.Total)
 	switch {
 	case !r.Final:
 		priority = journal.PriErr
@@ -96,6 +96,7 @@ func (u *Upgrader) recordDrained(p *peer) {
 		"HANDOFF_OUTCOME":    map[bool]string{true: "drained", false: "died"}[r.Final],
 		"HANDOFF_GENERATION": strconv.Itoa(p.number),
 		"HANDOFF_CUT":        strconv.Itoa(r.Cut.Total),
+		"HANDOFF_MIGRATED":   strconv.Itoa(r.Migrated),
 		"HANDOFF_VERSION":    p.version,
 	})
 }

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync"
@@ -14,15 +15,27 @@ import (
 // of the real sockets: Accept blocks while this generation may not accept
 // (starting, parked, draining) and ends with [net.ErrClosed] only when the
 // generation is over. So the service never learns that it was parked, and no
-// server is ever restarted.
+// server is ever restarted. Connections that an earlier generation hands over come
+// out of Accept, too.
 //
 // It is safe for concurrent use.
 type Listener struct {
 	name  string
 	gates []*gate.Listener
-	conns track.Set
+	conns *track.Set[*Conn]
 
-	cutIdle atomic.Int64 // idle connections that a stop has closed
+	goodbyes *goodbyes                  // of the generation
+	places   places                     // of the generation
+	mover    atomic.Pointer[mover]      // where connections go; nil: nowhere
+	expects  atomic.Bool                // a mover is expected soon
+	served   atomic.Pointer[httpServer] // the HTTP server that takes connections handed over, if there is one
+	decode   func(Session) (any, error) // see Adopt; fixed before Run
+	totals
+
+	httpParent atomic.Pointer[context.Context] // see connContext
+
+	extrasMu sync.Mutex
+	extras   map[*Conn]*extra
 
 	// Several sockets: one goroutine each accepts from its gate and hands the
 	// connection, or the error, to Accept.
@@ -38,8 +51,9 @@ type acceptResult struct {
 	err  error
 }
 
-func newListener(name string, socks []*socket) *Listener {
-	l := &Listener{name: name, closing: make(chan struct{}), accepted: make(chan acceptResult)}
+func newListener(name string, socks []*socket, g *goodbyes, p places) *Listener {
+	l := &Listener{name: name, goodbyes: g, places: p, closing: make(chan struct{}), accepted: make(chan acceptResult)}
+	l.conns = track.NewSet(l, func(c *Conn) *track.Entry[*Conn] { return &c.entry })
 	for _, s := range socks {
 		l.gates = append(l.gates, gate.NewListener(s.fd, s.addr(), l.admit))
 	}
@@ -77,6 +91,17 @@ func (l *Listener) feed(g *gate.Listener) {
 			return
 		}
 	}
+}
+
+// push has c, which was handed over, come out of Accept. Where there are several
+// sockets it does not matter through which gate.
+func (l *Listener) push(c *Conn) error {
+	l.conns.Add(c)
+	if err := l.gates[0].Push(c); err != nil {
+		_ = c.Close()
+		return err
+	}
+	return nil
 }
 
 // Close ends accepting in this generation for good. It does not shut down or
@@ -117,5 +142,19 @@ func (l *Listener) pause() {
 func (l *Listener) settle() {
 	for _, g := range l.gates {
 		g.Settle()
+	}
+}
+
+// cut closes the connections that are left, or those in the given phases.
+func (l *Listener) cut(phases ...track.Phase) {
+	for _, c := range l.conns.All() {
+		p := c.entry.Phase()
+		cut := len(phases) == 0
+		for _, q := range phases {
+			cut = cut || p == q
+		}
+		if cut {
+			_ = c.Close()
+		}
 	}
 }

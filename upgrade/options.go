@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hdctl/handoff/activation"
 	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
 )
 
 // Defaults of [Options].
@@ -20,7 +22,30 @@ const (
 	DefaultDrainTimeout = 10 * time.Minute
 	DefaultStopTimeout  = 20 * time.Second
 	DefaultMaxDraining  = 8
+	DefaultDrainSpread  = 10 * time.Second
 )
+
+// Overflow says what becomes of an upgrade while as many old generations drain as
+// may.
+type Overflow int
+
+// Values of [Options.Overflow].
+const (
+	// HurryOldest: the oldest gets 5 s to finish.
+	HurryOldest Overflow = iota
+	// RefuseUpgrade: the upgrade is refused, with the list of who drains.
+	RefuseUpgrade
+)
+
+var overflowNames = [...]string{"hurry-oldest", "refuse"}
+
+// String returns the word for HANDOFF_OVERFLOW.
+func (o Overflow) String() string {
+	if o < 0 || int(o) >= len(overflowNames) {
+		return fmt.Sprintf("Overflow(%d)", int(o))
+	}
+	return overflowNames[o]
+}
 
 // Options are fixed at [New]. The zero value of each is its default; a negative
 // duration means none. Most have an environment variable that wins over the
@@ -44,9 +69,23 @@ type Options struct {
 	// StopTimeout is how long all generations may take after SIGTERM.
 	// HANDOFF_STOP_TIMEOUT, 20 s. It should be shorter than TimeoutStopSec=.
 	StopTimeout time.Duration
-	// MaxDraining is how many old generations may drain at once; when there
-	// would be more, the oldest gets 5 s to finish. HANDOFF_MAX_DRAINING, 8.
+	// DrainDelay is how long, after an upgrade, connections without an end of
+	// their own are left alone before they are told to say goodbye, and
+	// DrainSpread the time over which they are told then, each at a random
+	// moment ([Conn.OnDrain]). Both end with DrainTimeout at the latest, and
+	// neither applies to a stop. HANDOFF_DRAIN_DELAY, none, and
+	// HANDOFF_DRAIN_SPREAD, 10 s.
+	DrainDelay, DrainSpread time.Duration
+	// MaxDraining is how many old generations may drain at once.
+	// HANDOFF_MAX_DRAINING, 8.
 	MaxDraining int
+	// Overflow is what happens when an upgrade would make them more.
+	// HANDOFF_OVERFLOW=hurry-oldest (or refuse).
+	Overflow Overflow
+	// NoMigration keeps idle HTTP/1.1 connections in the generation that
+	// accepted them; they end with the answer to their next request.
+	// HANDOFF_MIGRATE=on (or off).
+	NoMigration bool
 	// Control is the path of the control socket, or "-" for none.
 	// HANDOFF_CONTROL. Default: under systemd control.sock in that directory of
 	// $RUNTIME_DIRECTORY that ends in /handoff/NAME (RuntimeDirectory=; without
@@ -71,8 +110,11 @@ type Options struct {
 // settings are options with defaults and environment applied. 0 means none.
 type settings struct {
 	readyTimeout, probation, drainTimeout, stopTimeout time.Duration
+	drainDelay, drainSpread                            time.Duration
 
 	maxDraining   int
+	overflow      Overflow
+	noMigration   bool
 	control       string
 	operatorGroup string
 	noSIGHUP      bool
@@ -80,7 +122,10 @@ type settings struct {
 
 // resolve applies environment and defaults. lookup is os.LookupEnv.
 func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
-	s := settings{control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP}
+	s := settings{
+		control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP,
+		overflow: o.Overflow, noMigration: o.NoMigration,
+	}
 	for _, d := range []struct {
 		to         *time.Duration
 		option     time.Duration
@@ -92,6 +137,8 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 		{&s.probation, o.Probation, "HANDOFF_PROBATION", DefaultProbation, false},
 		{&s.drainTimeout, o.DrainTimeout, "HANDOFF_DRAIN_TIMEOUT", DefaultDrainTimeout, false},
 		{&s.stopTimeout, o.StopTimeout, "HANDOFF_STOP_TIMEOUT", DefaultStopTimeout, true},
+		{&s.drainDelay, o.DrainDelay, "HANDOFF_DRAIN_DELAY", 0, false},
+		{&s.drainSpread, o.DrainSpread, "HANDOFF_DRAIN_SPREAD", DefaultDrainSpread, false},
 	} {
 		v := d.option
 		if text, ok := lookup(d.key); ok && text != "" {
@@ -130,14 +177,26 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 	if text, ok := lookup("HANDOFF_OPERATOR_GROUP"); ok && text != "" {
 		s.operatorGroup = text
 	}
-	if text, ok := lookup("HANDOFF_SIGHUP"); ok && text != "" {
-		switch text {
-		case "on":
-			s.noSIGHUP = false
-		case "off":
-			s.noSIGHUP = true
+	if text, ok := lookup("HANDOFF_OVERFLOW"); ok && text != "" {
+		i := slices.Index(overflowNames[:], text)
+		if i < 0 {
+			return s, fmt.Errorf("read environment variable HANDOFF_OVERFLOW: %q is neither %s", text, strings.Join(overflowNames[:], " nor "))
+		}
+		s.overflow = Overflow(i)
+	}
+	for _, b := range []struct {
+		off *bool
+		key string
+	}{
+		{&s.noSIGHUP, "HANDOFF_SIGHUP"},
+		{&s.noMigration, "HANDOFF_MIGRATE"},
+	} {
+		switch text, _ := lookup(b.key); text {
+		case "":
+		case "on", "off":
+			*b.off = text == "off"
 		default:
-			return s, fmt.Errorf("read environment variable HANDOFF_SIGHUP: %q is neither on nor off", text)
+			return s, fmt.Errorf("read environment variable %s: %q is neither on nor off", b.key, text)
 		}
 	}
 	return s, nil
@@ -155,13 +214,21 @@ func (s settings) requestTimeout() time.Duration {
 	return s.readyTimeout + s.probation + requestSlack
 }
 
+func (s settings) limits() machine.Limits {
+	return machine.Limits{MaxDraining: s.maxDraining, Refuse: s.overflow == RefuseUpgrade}
+}
+
 func (s settings) describe(watchdog time.Duration) control.Settings {
 	return control.Settings{
 		ReadyTimeout: s.readyTimeout.Seconds(),
 		Probation:    s.probation.Seconds(),
 		DrainTimeout: s.drainTimeout.Seconds(),
 		StopTimeout:  s.stopTimeout.Seconds(),
+		DrainDelay:   s.drainDelay.Seconds(),
+		DrainSpread:  s.drainSpread.Seconds(),
 		MaxDraining:  s.maxDraining,
+		Overflow:     s.overflow.String(),
+		Migrate:      !s.noMigration,
 		Watchdog:     watchdog.Seconds(),
 	}
 }

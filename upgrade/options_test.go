@@ -18,7 +18,7 @@ func lookup(env map[string]string) func(string) (string, bool) {
 func TestResolve(t *testing.T) {
 	defaults := settings{
 		readyTimeout: 30 * time.Second, probation: 2 * time.Second, drainTimeout: 10 * time.Minute,
-		stopTimeout: 20 * time.Second, maxDraining: 8,
+		stopTimeout: 20 * time.Second, drainSpread: 10 * time.Second, maxDraining: 8,
 	}
 	tests := []struct {
 		name    string
@@ -44,6 +44,13 @@ func TestResolve(t *testing.T) {
 			func(s *settings) { s.readyTimeout, s.probation, s.drainTimeout = 0, 0, 0 },
 		},
 		{"zero in the unit is meant", Options{}, map[string]string{"HANDOFF_PROBATION": "0s"}, func(s *settings) { s.probation = 0 }},
+		{
+			"drains",
+			Options{DrainDelay: time.Minute, Overflow: RefuseUpgrade, NoMigration: true},
+			map[string]string{"HANDOFF_DRAIN_SPREAD": "0s", "HANDOFF_MIGRATE": "on"},
+			func(s *settings) { s.drainDelay, s.drainSpread, s.overflow = time.Minute, 0, RefuseUpgrade },
+		},
+		{"overflow", Options{Overflow: RefuseUpgrade}, map[string]string{"HANDOFF_OVERFLOW": "hurry-oldest", "HANDOFF_MIGRATE": "off"}, func(s *settings) { s.noMigration = true }},
 		{"a stop has an end", Options{StopTimeout: -1}, nil, func(s *settings) { s.stopTimeout = time.Millisecond }},
 	}
 	for _, tt := range tests {
@@ -57,6 +64,7 @@ func TestResolve(t *testing.T) {
 	}
 	for key, value := range map[string]string{
 		"HANDOFF_READY_TIMEOUT": "90", "HANDOFF_DRAIN_TIMEOUT": "ten", "HANDOFF_MAX_DRAINING": "0", "HANDOFF_SIGHUP": "maybe",
+		"HANDOFF_OVERFLOW": "panic", "HANDOFF_MIGRATE": "1",
 	} {
 		_, err := Options{}.resolve(lookup(map[string]string{key: value}))
 		require.ErrorContains(t, err, key)

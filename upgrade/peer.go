@@ -14,6 +14,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
+	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
 
 // peer is another generation that this one has a link to. Its fields belong to
@@ -29,6 +30,8 @@ type peer struct {
 
 	dead chan struct{} // closed when its process is known to be gone
 	die  sync.Once
+
+	receiver *transfer.Receiver // of its connections; nil: not open
 
 	report   link.Report // the last one, of a draining generation
 	reported time.Time   // zero: none yet
@@ -103,8 +106,14 @@ func (u *Upgrader) listenTo(p *peer) {
 // gone is the death of a generation.
 func (u *Upgrader) gone(p *peer) {
 	drained := u.state.Main && p.number < u.number
+	if u.mover != nil && u.mover.to == p.number {
+		u.stopMoving(fmt.Errorf("generation %d is gone", p.number))
+	}
 	delete(u.peers, p.number)
 	u.step(machine.PeerGone{Number: p.number})
+	if r := p.receiver; r != nil {
+		u.wg.Go(func() { _ = r.Close() })
+	}
 	p.close()
 	if drained {
 		u.recordDrained(p)
@@ -204,11 +213,20 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Stopping:
 		u.step(machine.PeerStopping{Number: p.number})
 	case link.Hurry:
+		u.hurriedUntil = time.Unix(0, m.DeadlineUnixNano)
+		if m.DeadlineUnixNano == 0 { // of an older version
+			u.hurriedUntil = time.Now().Add(hurryTimeout)
+		}
 		u.step(machine.Hurried{})
+	case link.Adopt:
+		keep = u.startMoving(p, m, files[0])
+	case link.List:
+		keep = u.listConns(m, files[0])
 	case link.Report:
 		// At a confirm the predecessor passes on what others last reported.
 		if q := u.peers[m.Generation]; q != nil {
 			q.report, q.reported = m, time.Now()
+			u.noteDrain(m)
 			u.publish()
 		}
 	case link.Meet:

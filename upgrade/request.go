@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
@@ -264,6 +265,13 @@ func (u *Upgrader) refusal(o machine.Outcome, trigger control.Trigger) *control.
 		if a := u.attempt; a != nil {
 			e.Message = "an upgrade to generation " + describeAttempt(a) + " is in progress"
 		}
+	case machine.Crowded:
+		e = control.Errorf(control.CodeCrowded, "%d old generations drain, and more than %d may not: %s",
+			len(u.state.Drainers), u.set.maxDraining, u.listDrainers()).
+			WithHint("wait for them (hdctl wait --for=drained %s) or end them (hdctl end %s)", u.name, u.name)
+	case machine.Held:
+		e = control.Errorf(control.CodeHeld, "the door of generation %d was closed by a drain request", u.number).
+			WithHint("open it first: hdctl drain --undo %s", u.name)
 	case machine.NotServing:
 		e = control.Errorf(control.CodeNotServing, "generation %d is not ready yet", u.number).
 			WithHint("wait until it serves: hdctl status %s", u.name)
@@ -274,6 +282,26 @@ func (u *Upgrader) refusal(o machine.Outcome, trigger control.Trigger) *control.
 		e = control.Errorf(control.CodeStopping, "the service is being stopped")
 	}
 	return refused(trigger, u.number, e)
+}
+
+// listDrainers names those who are in the way.
+func (u *Upgrader) listDrainers() string {
+	var list []string
+	for _, number := range u.state.Drainers {
+		p := u.peers[number]
+		if p == nil {
+			continue
+		}
+		text := fmt.Sprintf("generation %d (pid %d, %s)", number, p.pid, p.version)
+		if r := p.report; !p.reported.IsZero() {
+			text = fmt.Sprintf("generation %d (pid %d, %s) with %d connections", number, p.pid, p.version, r.Total)
+			if r.Deadline != 0 {
+				text += fmt.Sprintf(" for up to %v", round(time.Until(time.Unix(0, r.Deadline))))
+			}
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, ", ")
 }
 
 func refused(trigger control.Trigger, number int, e *control.Error) *control.Result {

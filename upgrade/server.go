@@ -15,12 +15,22 @@ type Server interface {
 	// included, is a failure of the service: the generation is stopped and Run
 	// returns an error.
 	Serve(ln net.Listener) error
-	// Drain is called once, when this generation shall finish: it says goodbye,
-	// lets what runs end, and returns when nothing is left or ctx is done. Then
-	// the Upgrader cuts what the listener still holds, and counts it. Drain does
-	// not make Serve return.
+	// Drain is called when this generation shall finish: it says goodbye, lets
+	// what runs end, and returns when nothing is left or ctx is done. When the
+	// cause of that is [ErrDrainDeadline] it ends what it can, and the Upgrader
+	// cuts a moment later what the listener still holds, and counts it. When the
+	// cause is [ErrReopened] the drain was taken back: everything goes on as
+	// before, and Drain may be called again one day. (This may come when Drain
+	// has returned already: [context.AfterFunc] is for who has to know.) Drain
+	// does not make Serve return.
+	//
+	// A Server that cannot take a drain back says so with a method
+	// Irreversible(); its Drain is called only when there is no way back.
 	Drain(ctx context.Context) error
 }
+
+// irreversible is a [Server] that cannot take a drain back.
+type irreversible interface{ Irreversible() }
 
 // drainInfo is what the context of a Drain carries.
 type drainInfo struct {
@@ -31,6 +41,9 @@ type drainInfo struct {
 	stop chan struct{}
 	// grace is how long an idle connection may stay open in a real stop.
 	grace time.Duration
+	// final is closed when the generation ends with this drain, so that it
+	// cannot be taken back.
+	final chan struct{}
 }
 
 type drainInfoKey struct{}
@@ -43,6 +56,9 @@ func (i drainInfo) waitEmpty(ctx context.Context) error {
 	}
 	return i.listener.conns.WaitEmpty(ctx)
 }
+
+// isFinal tells whether the drain cannot be taken back.
+func (i drainInfo) isFinal() bool { return i.final == nil || isClosed(i.final) }
 
 // drainInfoOf returns what ctx carries; a context that is not of the Upgrader's
 // making has a drain that is no stop.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 )
 
@@ -18,6 +19,8 @@ type view struct {
 	since       time.Time
 	deadline    time.Time
 	cut         control.Counts
+	note        string
+	hold        *control.Hold
 	upgrade     *control.Progress
 	last        *control.Record
 	failedFile  fileID
@@ -29,7 +32,7 @@ type view struct {
 // publish makes the driver's state visible.
 func (u *Upgrader) publish() {
 	v := &view{
-		state: u.state, since: u.since, cut: toCounts(u.cut),
+		state: u.state, since: u.since, cut: toCounts(u.cut), note: u.note, hold: u.hold,
 		last: u.last, failedFile: u.failedFile, warnings: u.warnings,
 	}
 	if d := u.drainage; d != nil {
@@ -74,7 +77,8 @@ func (u *Upgrader) describePeer(p *peer) control.Generation {
 	if !p.reported.IsZero() {
 		r := p.report
 		g.Started, g.Since = time.Unix(0, r.Started), time.Unix(0, r.Since)
-		g.Conns, g.RSS, g.Cut = control.Counts(r.Counts), r.RSS, r.Cut.Total
+		g.Conns, g.RSS, g.Cut, g.CutBy = control.Counts(r.Counts), r.RSS, r.Cut.Total, control.Counts(r.Cut)
+		g.Migrated, g.Note = r.Migrated, r.Note
 		if r.Deadline != 0 {
 			g.Deadline = time.Unix(0, r.Deadline)
 		}
@@ -91,6 +95,9 @@ func (v *view) ownState() control.State {
 	case machine.Starting, machine.Waiting:
 		return control.StateStarting
 	case machine.Serving:
+		if v.state.Held {
+			return control.StateDraining
+		}
 		return control.StateServing
 	case machine.Parked:
 		return control.StateParked
@@ -109,14 +116,15 @@ func (u *Upgrader) Status() *control.Status {
 	own := control.Generation{
 		Number: u.number, PID: u.pid, Version: u.opts.Version, State: v.ownState(), Main: v.state.Main,
 		Started: u.started, Since: v.since, Deadline: v.deadline, Conns: counts, Oldest: oldest,
-		RSS: u.rss(), Cut: v.cut.Total, Executable: executable(u.pid), Goroutines: runtime.NumGoroutine(),
+		RSS: u.rss(), Cut: v.cut.Total, CutBy: v.cut, Note: v.note, Executable: executable(u.pid), Goroutines: runtime.NumGoroutine(),
 	}
+	own.Migrated, own.Adopted = u.moved()
 	if v.state.Life == machine.Parked {
 		own.Reason = "its successor is on probation"
 	}
 	s := &control.Status{
 		APIVersion: control.APIVersion, Library: u.library, Service: u.name, State: own.State,
-		Stopping: v.state.Stopping, Invocation: u.env.invocation, Time: now,
+		Stopping: v.state.Stopping, Held: v.hold, Invocation: u.env.invocation, Time: now,
 		Upgrade: v.upgrade, Last: v.last, Disk: u.disk.compare(v.failedFile),
 		Generations: append([]control.Generation{own}, v.generations...),
 		Sockets:     u.describeSockets(), Options: u.set.describe(u.env.watchdog), Warnings: v.warnings,
@@ -161,6 +169,17 @@ func (u *Upgrader) describeSockets() []control.Socket {
 		described = append(described, d)
 	}
 	return described
+}
+
+// noteDrain adds to the record of the last upgrade what has become of its drain.
+// The driver calls it.
+func (u *Upgrader) noteDrain(r link.Report) {
+	if u.last == nil || u.last.From != r.Generation || u.last.Outcome != control.OutcomeConfirmed {
+		return
+	}
+	last := *u.last // others may read the old one
+	last.Migrated, last.Cut, last.Drained = r.Migrated, control.Counts(r.Cut), r.Final
+	u.last = &last
 }
 
 func (u *Upgrader) rss() int64 { return residentMemory(u.pid) }

@@ -13,7 +13,8 @@ import (
 //
 // ctx is cancelled, with the cause [ErrDrainDeadline], when the time of a drain is
 // up; a moment later the connection is closed under the handler. To say goodbye
-// before that, watch [Upgrader.Draining].
+// before that, use [Conn.OnDrain]; to go on with the next generation, [Conn.Await]
+// and [Conn.Handoff].
 func TCP(handle func(ctx context.Context, c *Conn)) Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &tcpServer{handle: handle, ctx: ctx, cancel: cancel}
@@ -48,7 +49,7 @@ func (s *tcpServer) Serve(ln net.Listener) error {
 
 func (s *tcpServer) Drain(ctx context.Context) error {
 	err := drainInfoOf(ctx).waitEmpty(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrReopened) {
 		s.cancel(err) // not when nobody is left here: it may serve other listeners, too
 	}
 	return err

@@ -25,16 +25,19 @@ func listenOn(t *testing.T, s Server) *served {
 	require.NoError(t, err)
 	v := &served{
 		t: t, server: s, stop: make(chan struct{}),
-		ln: newListener("test", []*socket{{name: "test", network: "tcp", address: raw.Addr().String(), fd: fd}}),
+		ln: newListener("test", []*socket{{name: "test", network: "tcp", address: raw.Addr().String(), fd: fd}}, new(goodbyes), newPlaces()),
 	}
 	require.NoError(t, raw.Close())
 	require.NoError(t, v.ln.open())
+	if h, ok := s.(*httpServer); ok {
+		v.ln.served.Store(h)
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(v.ln) }()
 	t.Cleanup(func() {
 		require.NoError(t, v.ln.Close())
 		require.NoError(t, <-done, "a gate that is shut is no error")
-		v.ln.conns.Cut()
+		v.ln.cut()
 		require.NoError(t, file.Close())
 	})
 	return v

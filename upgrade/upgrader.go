@@ -48,6 +48,9 @@ type Upgrader struct {
 	view    atomic.Pointer[view]
 	wg      sync.WaitGroup // every goroutine but the driver and the servers
 
+	goodbyes goodbyes
+	places   places
+
 	controlPath   string
 	controlFD     int // -1: no control socket
 	controlGate   *gate.Listener
@@ -62,33 +65,37 @@ type Upgrader struct {
 
 	served     chan struct{} // closed when this generation serves for the first time
 	servedOnce sync.Once
-	draining   chan struct{}
+	draining   chan struct{} // replaced when a drain is taken back; guarded by mu
 	ending     chan struct{} // closed when this generation begins to end
 	over       chan struct{} // closed when it has
 	endErr     error         // valid once over is closed
 	servings   sync.WaitGroup
 
 	// What follows belongs to the driver.
-	state       machine.State
-	since       time.Time // of the life
-	peers       map[int]*peer
-	timers      map[machine.Timer]*time.Timer
-	attempt     *attempt
-	lastChild   spawn.Child
-	asking      *waiter
-	queue       []*waiter
-	awaitDrain  []*waiter
-	last        *control.Record
-	failedFile  fileID
-	drainage    *drainage
-	cut         track.Counts
-	reported    link.Report
-	reportedAt  time.Time
-	reportTimer *time.Timer
-	watchdog    *time.Timer
-	warnings    []string
-	failure     error // of a server
-	ended       bool
+	state        machine.State
+	since        time.Time // of the life
+	peers        map[int]*peer
+	timers       map[machine.Timer]*time.Timer
+	attempt      *attempt
+	lastChild    spawn.Child
+	asking       *waiter
+	queue        []*waiter
+	awaitDrain   []*waiter
+	last         *control.Record
+	failedFile   fileID
+	drainage     *drainage
+	hold         *control.Hold
+	mover        *mover
+	note         string    // why connections stay
+	hurriedUntil time.Time // when main wants our drain to end
+	cut          track.Counts
+	reported     link.Report
+	reportedAt   time.Time
+	reportTimer  *time.Timer
+	watchdog     *time.Timer
+	warnings     []string
+	failure      error // of a server
+	ended        bool
 }
 
 // serving is a server and what it serves.
@@ -129,7 +136,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 		pid: os.Getpid(), started: processStart(), since: time.Now(), controlFD: -1,
 		box: newMailbox(), events: newEventLog(),
 		served: make(chan struct{}), draining: make(chan struct{}), ending: make(chan struct{}), over: make(chan struct{}),
-		peers: make(map[int]*peer), timers: make(map[machine.Timer]*time.Timer),
+		places: newPlaces(), peers: make(map[int]*peer), timers: make(map[machine.Timer]*time.Timer),
 	}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)
@@ -138,6 +145,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 	if u.set, err = opts.resolve(os.LookupEnv); err != nil {
 		return nil, err
 	}
+	u.goodbyes.delay, u.goodbyes.spread = u.set.drainDelay, u.set.drainSpread
 	u.spawner, err = spawn.New(spawn.Options{Logger: u.log, Output: u.output})
 	if err != nil {
 		return nil, err
@@ -181,7 +189,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 
 // beFirst makes this the first generation of a service.
 func (u *Upgrader) beFirst() {
-	u.number, u.state = 1, machine.First(u.set.maxDraining)
+	u.number, u.state = 1, machine.First(u.set.limits())
 	cgroup, _ := os.ReadFile("/proc/self/cgroup")
 	u.name = serviceName(u.opts, u.env, string(cgroup))
 	if u.opts.Sockets != nil {
@@ -212,7 +220,7 @@ func (u *Upgrader) succeed() (pred *peer, controlFD int, err error) {
 		return nil, -1, err
 	}
 	u.number, u.name = theirs.Generation, theirs.Service
-	u.state = machine.Succeeding(u.number, theirs.Predecessor.Generation, u.set.maxDraining)
+	u.state = machine.Succeeding(u.number, theirs.Predecessor.Generation, u.set.limits())
 	u.env.notify, u.env.bySystemd = theirs.Notify, theirs.Notify != ""
 	u.env.watchdog = time.Duration(theirs.WatchdogUsec) * time.Microsecond
 	u.controlPath = theirs.Control
@@ -320,7 +328,7 @@ func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newListener(name, socks)
+	l := newListener(name, socks, &u.goodbyes, u.places)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.sealed {
@@ -406,6 +414,9 @@ func (u *Upgrader) Serve(ln *Listener, s Server) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.servers = append(u.servers, serving{ln, s})
+	if h, ok := s.(*httpServer); ok {
+		ln.served.Store(h)
+	}
 }
 
 // Run starts the servers, says ready, and blocks until this generation is over.
@@ -426,7 +437,7 @@ func (u *Upgrader) Run(ctx context.Context) error {
 			err := s.server.Serve(s.listener)
 			if err == nil {
 				select {
-				case <-u.draining:
+				case <-u.Draining():
 				case <-u.ending:
 				default: // a generation that nobody accepts in must not seem to serve
 					err = errors.New("the server has ended by itself")
@@ -503,9 +514,15 @@ func (u *Upgrader) Ready(ctx context.Context) error {
 func (u *Upgrader) Done() <-chan struct{} { return u.over }
 
 // Draining is closed when this generation begins to drain: when its successor is
-// confirmed, or when the service is stopped; never while it is parked. Whoever
-// holds a stream says goodbye then.
-func (u *Upgrader) Draining() <-chan struct{} { return u.draining }
+// confirmed, when the service is stopped, or when an operator closes its door
+// (hdctl drain); never while it is parked. When the door is open again there is a
+// new one. Who holds a connection without an end of its own uses [Conn.OnDrain],
+// so that not all clients come back at once.
+func (u *Upgrader) Draining() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.draining
+}
 
 // Upgrade starts the next generation and returns when it is confirmed, or with
 // req.Wait "drained" when this one has drained. The error wraps a [*StartError],

@@ -68,6 +68,15 @@ func stream(lines ...string) http.HandlerFunc {
 	}
 }
 
+// assertBody checks what a request carries.
+func assertBody[T any](t *testing.T, want T, r *http.Request) {
+	t.Helper()
+	assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
+	var got T
+	assert.NoError(t, json.NewDecoder(r.Body).Decode(&got))
+	assert.Equal(t, want, got)
+}
+
 func line(t *testing.T, l control.Line) string {
 	t.Helper()
 	data, err := json.Marshal(l)

@@ -20,15 +20,29 @@
 //	                    line: events as they happen, the [Result] last
 //	GET  /v1/events     one [Line] of JSON a line: the remembered events;
 //	                    with ?follow=1 those that follow, too
+//	GET  /v1/conns      one [Line] of JSON a line: the open connections, the
+//	                    [ConnsEnd] last; with ?generation=, state= and
+//	                    listener= those that match all of them
+//	POST /v1/drain      a [DrainRequest]; answers with the [Status] after it
+//	POST /v1/end        an [EndRequest]; answers with the [EndResult]
+//
+// Who can connect may ask for the status, the version and the events. The rest is
+// for root, the service's user and its operator group: connections, too, since
+// they show who talks to whom.
+//
+// A list of connections without its [ConnsEnd] is not complete. An [Error] may
+// come in its place. Parameters of /v1/conns that a service does not know are
+// refused, so that nobody takes a list of all for one of some.
 //
 // # Errors
 //
 // Every refusal is an [Error] with a stable code, wrapped as {"error": …}, and
-// an HTTP status: 400, 403, 404, 405, 409 (an upgrade is in progress), 412 (the
-// service is not ready, or the generation is not the main one), 413, 500, 503
-// (too many connections, or the service is stopping), and what net/http says of a
-// request that is none. A result that is no success ends a stream with status 200,
-// since the stream had begun.
+// an HTTP status: 400, 403, 404 (also for a generation), 405, 409 (an upgrade is
+// in progress, too many generations drain, the door is closed), 412 (the service
+// is not ready, or the generation is not the main one), 413, 500, 503 (too many
+// connections, or the service is stopping), and what net/http says of a request
+// that is none. A result that is no success ends a stream with status 200, since
+// the stream had begun.
 //
 // # Stability
 //

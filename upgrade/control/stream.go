@@ -139,24 +139,41 @@ func (c *Client) Events(ctx context.Context, follow bool, on func(Event) error) 
 // errEnough is returned by the callback of lines to end the reading.
 var errEnough = errors.New("enough")
 
-// lines calls on for each line of r. It returns nil at the end of the stream or
-// after errEnough. A line without its newline is a stream that broke, and is not
-// looked at. Empty lines, and lines in which this version knows no field, are
-// for on to ignore.
+// lines calls on for each line of r. Empty lines, and lines in which this version
+// knows no field, are for on to ignore. For the rest see scan.
 func (c *Client) lines(ctx context.Context, r io.Reader, on func(Line) error) error {
+	return c.scan(ctx, r, 4<<10, func(line []byte) error {
+		l, err := c.decodeLine(line)
+		if err != nil {
+			return err
+		}
+		return on(l)
+	})
+}
+
+// decodeLine decodes any line of a stream; an empty one, too.
+func (c *Client) decodeLine(line []byte) (Line, error) {
+	var l Line
+	if len(bytes.TrimSpace(line)) == 0 {
+		return l, nil
+	}
+	if err := json.Unmarshal(line, &l); err != nil {
+		return Line{}, Errorf(CodeUnknown, "the answer on %s is not what it should be: %v", c.Socket, err).
+			WithHint("ask for its status")
+	}
+	return l, nil
+}
+
+// scan calls on for each line of r, which is on's during the call only. It
+// returns nil at the end of the stream or after errEnough. A line without its
+// newline is a stream that broke, and is not looked at. Room is the size of its
+// buffer to begin with.
+func (c *Client) scan(ctx context.Context, r io.Reader, room int, on func(line []byte) error) error {
 	s := bufio.NewScanner(r)
-	s.Buffer(nil, maxLine)
+	s.Buffer(make([]byte, room), maxLine)
 	s.Split(wholeLines)
 	for s.Scan() {
-		if len(bytes.TrimSpace(s.Bytes())) == 0 {
-			continue
-		}
-		var l Line
-		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
-			return Errorf(CodeUnknown, "the answer on %s is not what it should be: %v", c.Socket, err).
-				WithHint("ask for its status")
-		}
-		if err := on(l); errors.Is(err, errEnough) {
+		if err := on(s.Bytes()); errors.Is(err, errEnough) {
 			return nil
 		} else if err != nil {
 			return err

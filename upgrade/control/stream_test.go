@@ -19,10 +19,7 @@ func TestUpgrade(t *testing.T) {
 	req := control.UpgradeRequest{Wait: control.WaitDrained, Queue: true, Timeout: 60, Reason: "why", Via: control.ViaAPI}
 	socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, "POST /v1/upgrade", r.Method+" "+r.URL.RequestURI())
-		assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-		var got control.UpgradeRequest
-		assert.NoError(t, json.NewDecoder(r.Body).Decode(&got))
-		assert.Equal(t, req, got)
+		assertBody(t, req, r)
 		stream(
 			line(t, control.Line{Event: &control.Event{Seq: 1, Phase: control.PhaseStart}}),
 			"\n",                   // a keep-alive

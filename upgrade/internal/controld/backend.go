@@ -31,4 +31,31 @@ type Backend interface {
 	// for those that come, until ctx ends. When emit returns an error the
 	// client is gone, and Events has to return.
 	Events(ctx context.Context, follow bool, emit func(control.Event) error) error
+
+	// Conns lists the open connections that f selects, of all generations,
+	// and returns the end of the list. It calls emit with whole lines, each
+	// {"conn":{…}} and a newline as [AppendConn] makes them, as many at once
+	// as it likes: some 64 KiB are good. emit takes as long as the client
+	// does, does not keep the slice, and is not for several goroutines at
+	// once. When it returns an error the client is gone, or the server is
+	// being closed, and Conns has to return.
+	//
+	// f is valid: a Generation that is not 0 is positive, and State is one of
+	// those of control.Conn. There may be no such generation or listener. An
+	// error before the first call of emit is the whole answer, otherwise it
+	// ends the list, which the client then knows to be incomplete.
+	Conns(ctx context.Context, f control.ConnFilter, emit func(lines []byte) error) (*control.ConnsEnd, error)
+
+	// Drain closes the door of the serving generation, or opens it again. It
+	// returns when that is done: the client gets the Status of that moment.
+	Drain(ctx context.Context, req control.DrainRequest, p Peer) error
+
+	// End ends the drain of old generations. It returns when they have been
+	// told, and does not wait for them. Grace is the default, 0, or none,
+	// negative, or between a millisecond and a day.
+	//
+	// The error of Drain and End is a *control.Error, which the client gets as
+	// it is. Any other is a failure of the service, and if ctx has ended it
+	// means that the outcome is not known: the client gets no answer then.
+	End(ctx context.Context, req control.EndRequest, p Peer) (*control.EndResult, error)
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net/url"
 	"reflect"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -17,26 +15,21 @@ import (
 // Bounds of a request's fields.
 const (
 	maxReason  = 256          // bytes
-	maxTimeout = 24 * 60 * 60 // seconds
-	minTimeout = 0.001        // seconds: less would round to 0, which means something else
+	maxSeconds = 24 * 60 * 60 // of a timeout
+	minSeconds = 0.001        // less would round to 0, which means something else
 )
 
 // decodeUpgrade reads the body of an upgrade request. The request that it
 // returns is complete, with defaults, and valid: Wait and Via are set, Timeout
 // is 0 or between a millisecond and a day, Reason can be printed anywhere.
 //
-// An empty body is a request with defaults. Fields that this version does not
-// know are ignored: an older service has to do with what it understands.
+// For this and the other bodies: an empty one is a request with defaults. Fields
+// that this version does not know are ignored: an older service has to do with
+// what it understands.
 func decodeUpgrade(body []byte) (control.UpgradeRequest, *control.Error) {
 	var req control.UpgradeRequest
-	if body = bytes.TrimSpace(body); len(body) > 0 {
-		// Otherwise null would pass for a request.
-		if body[0] != '{' {
-			return req, badRequest("the body is not a JSON object")
-		}
-		if err := json.Unmarshal(body, &req); err != nil {
-			return control.UpgradeRequest{}, jsonError(err)
-		}
+	if e := decodeObject(body, &req); e != nil {
+		return control.UpgradeRequest{}, e
 	}
 	switch req.Wait {
 	case "":
@@ -46,40 +39,93 @@ func decodeUpgrade(body []byte) (control.UpgradeRequest, *control.Error) {
 		return control.UpgradeRequest{}, badRequest("field wait: %.40q is none of %q and %q",
 			req.Wait, control.WaitConfirmed, control.WaitDrained)
 	}
-	switch req.Via {
-	case "":
-		req.Via = control.ViaAPI
-	case control.ViaSystemctl, control.ViaHdctl, control.ViaAPI:
-	default:
-		return control.UpgradeRequest{}, badRequest("field via: %.40q is none of %q, %q and %q",
-			req.Via, control.ViaSystemctl, control.ViaHdctl, control.ViaAPI)
+	if e := checkVia(&req.Via); e != nil {
+		return control.UpgradeRequest{}, e
 	}
-	// The condition is true for a NaN, should JSON ever have one.
-	if t := req.Timeout; t != 0 && !(t >= minTimeout && t <= maxTimeout) {
-		return control.UpgradeRequest{}, badRequest("field timeout_s: %g is neither 0 nor between %g and %d seconds",
-			t, minTimeout, maxTimeout)
-	}
-	if req.Timeout == 0 {
-		req.Timeout = 0 // without a sign: -0 is JSON, too
+	if e := checkSeconds("timeout_s", &req.Timeout); e != nil {
+		return control.UpgradeRequest{}, e
 	}
 	req.Reason = printable(req.Reason, maxReason)
 	return req, nil
 }
 
-// decodeFollow reads the query of an events request.
-func decodeFollow(query string) (bool, *control.Error) {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return false, badRequest("the query of the address cannot be read")
+// decodeDrain reads the body of a drain request: Via is set, Reason can be
+// printed anywhere.
+func decodeDrain(body []byte) (control.DrainRequest, *control.Error) {
+	var req control.DrainRequest
+	if e := decodeObject(body, &req); e != nil {
+		return control.DrainRequest{}, e
 	}
-	if !values.Has("follow") {
-		return false, nil
+	if e := checkVia(&req.Via); e != nil {
+		return control.DrainRequest{}, e
 	}
-	follow, err := strconv.ParseBool(values.Get("follow"))
-	if err != nil {
-		return false, badRequest("parameter follow: %.40q is neither 1 nor 0", values.Get("follow"))
+	req.Reason = printable(req.Reason, maxReason)
+	return req, nil
+}
+
+// decodeEnd reads the body of an end request: Via is set, Generation is 0 or
+// positive, Grace is -1, which is none, 0, which is the default, or between a
+// millisecond and a day.
+func decodeEnd(body []byte) (control.EndRequest, *control.Error) {
+	var req control.EndRequest
+	if e := decodeObject(body, &req); e != nil {
+		return control.EndRequest{}, e
 	}
-	return follow, nil
+	if req.Generation < 0 {
+		return control.EndRequest{}, badRequest("field generation: %d is no generation", req.Generation).
+			WithHint("generations are numbered from 1; 0 is all that drain")
+	}
+	if e := checkVia(&req.Via); e != nil {
+		return control.EndRequest{}, e
+	}
+	if req.Grace < 0 {
+		req.Grace = -1
+	} else if e := checkSeconds("grace_s", &req.Grace); e != nil {
+		return control.EndRequest{}, e
+	}
+	return req, nil
+}
+
+// decodeObject decodes a body, a JSON object or nothing, into the struct v
+// points to. After an error that may be half done.
+func decodeObject(body []byte, v any) *control.Error {
+	if body = bytes.TrimSpace(body); len(body) == 0 {
+		return nil
+	}
+	// Otherwise null would pass for a request.
+	if body[0] != '{' {
+		return badRequest("the body is not a JSON object")
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return jsonError(err)
+	}
+	return nil
+}
+
+// checkVia checks what the client says that it is, and sets the default.
+func checkVia(via *string) *control.Error {
+	switch *via {
+	case "":
+		*via = control.ViaAPI
+	case control.ViaSystemctl, control.ViaHdctl, control.ViaAPI:
+	default:
+		return badRequest("field via: %.40q is none of %q, %q and %q",
+			*via, control.ViaSystemctl, control.ViaHdctl, control.ViaAPI)
+	}
+	return nil
+}
+
+// checkSeconds checks a length of time that is 0 if the client does not care.
+func checkSeconds(field string, t *float64) *control.Error {
+	// The condition is true for a NaN, should JSON ever have one.
+	if *t != 0 && !(*t >= minSeconds && *t <= maxSeconds) {
+		return badRequest("field %s: %g is neither 0 nor between %g and %d seconds",
+			field, *t, minSeconds, maxSeconds)
+	}
+	if *t == 0 {
+		*t = 0 // without a sign: -0 is JSON, too
+	}
+	return nil
 }
 
 func badRequest(format string, args ...any) *control.Error {
@@ -101,6 +147,8 @@ func kindName(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Float64:
 		return "a number"
+	case reflect.Int:
+		return "a whole number"
 	case reflect.Bool:
 		return "true or false"
 	default:

@@ -78,17 +78,73 @@ func TestDecodeUpgradeRefuses(t *testing.T) {
 	}
 }
 
-func TestDecodeFollow(t *testing.T) {
-	for query, want := range map[string]bool{
-		"": false, "follow=1": true, "follow=0": false, "follow=true": true, "since=5": false, "since=5&follow=1": true,
+func TestDecodeDrain(t *testing.T) {
+	for body, want := range map[string]control.DrainRequest{
+		"":                          {Via: control.ViaAPI},
+		"{}":                        {Via: control.ViaAPI},
+		`{"undo":true,"share":0.5}`: {Undo: true, Via: control.ViaAPI},
+		`{"undo":null,"reason":" disk\nfull\u001b ","via":"hdctl"}`: {Reason: "disk full\ufffd", Via: control.ViaHdctl},
+		`{"reason":"` + strings.Repeat("x", 300) + `"}`:             {Reason: strings.Repeat("x", 256), Via: control.ViaAPI},
 	} {
-		got, e := controld.DecodeFollow(query)
-		require.Nil(t, e, query)
-		assert.Equal(t, want, got, query)
+		got, e := controld.DecodeDrain([]byte(body))
+		require.Nil(t, e, body)
+		assert.Equal(t, want, got, body)
 	}
-	for _, query := range []string{"follow", "follow=", "follow=yes", "follow=%zz", "a;follow=1"} {
-		_, e := controld.DecodeFollow(query)
-		require.NotNil(t, e, query)
+}
+
+func TestDecodeEnd(t *testing.T) {
+	for body, want := range map[string]control.EndRequest{
+		"":                 {Via: control.ViaAPI},
+		"{}":               {Via: control.ViaAPI},
+		`{"generation":0}`: {Via: control.ViaAPI},
+		`{"generation":6,"grace_s":1.5,"kill":true,"via":"systemctl","later":[]}`: {Generation: 6, Grace: 1.5, Kill: true, Via: control.ViaSystemctl},
+		`{"grace_s":-0}`:    {Via: control.ViaAPI},
+		`{"grace_s":-7}`:    {Grace: -1, Via: control.ViaAPI},
+		`{"grace_s":1e-3}`:  {Grace: 0.001, Via: control.ViaAPI},
+		`{"grace_s":86400}`: {Grace: 86400, Via: control.ViaAPI},
+	} {
+		got, e := controld.DecodeEnd([]byte(body))
+		require.Nil(t, e, body)
+		assert.Equal(t, want, got, body)
+	}
+}
+
+func TestDecodeDrainAndEndRefuse(t *testing.T) {
+	drain := func(body string) (any, *control.Error) { return controld.DecodeDrain([]byte(body)) }
+	end := func(body string) (any, *control.Error) { return controld.DecodeEnd([]byte(body)) }
+	tests := []struct {
+		name    string
+		decode  func(string) (any, *control.Error)
+		body    string
+		message string
+	}{
+		{"drain: not JSON", drain, "undo", "not a JSON object"},
+		{"drain: null", drain, "null", "not a JSON object"},
+		{"drain: truncated", drain, `{"undo":tr`, "not JSON"},
+		{"drain: type of undo", drain, `{"undo":1}`, "field undo: want true or false"},
+		{"drain: type of reason", drain, `{"reason":1}`, "field reason: want a string"},
+		{"drain: via", drain, `{"via":"signal"}`, "field via"},
+		{"end: not JSON", end, "6", "not a JSON object"},
+		{"end: trailing garbage", end, "{}{}", "not JSON"},
+		{"end: type of generation", end, `{"generation":"6"}`, "field generation: want a whole number"},
+		{"end: fraction of a generation", end, `{"generation":6.5}`, "field generation: want a whole number"},
+		{"end: negative generation", end, `{"undo":true,"generation":-1}`, "field generation: -1"},
+		{"end: huge generation", end, `{"generation":99999999999999999999}`, "field generation"},
+		{"end: type of grace", end, `{"grace_s":"5s"}`, "field grace_s: want a number"},
+		{"end: grace that would be rounded to the default", end, `{"grace_s":1e-10}`, "field grace_s"},
+		{"end: huge grace", end, `{"grace_s":86401}`, "field grace_s"},
+		{"end: type of kill", end, `{"kill":"TERM"}`, "field kill: want true or false"},
+		{"end: via", end, `{"via":"me"}`, "field via"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, e := tt.decode(tt.body)
+			require.NotNil(t, e)
+			assert.Equal(t, control.CodeBadRequest, e.Code)
+			assert.Contains(t, e.Message, tt.message)
+			assert.Less(t, len(e.Message), 300)
+			assert.Zero(t, got)
+		})
 	}
 }
 

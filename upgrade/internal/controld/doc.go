@@ -20,7 +20,7 @@
 // # Who may command
 //
 // Who can connect may read: the mode of the socket, 0660, decides that. To
-// command, a client has to be root, the service's own user, or a member of the
+// command, and to see who is connected, a client has to be root, the service's own user, or a member of the
 // operator group, primary or supplementary. The kernel says who it is
 // (SO_PEERCRED and SO_PEERGROUPS, unix(7)), as of the client's connect. The user
 // nobody (65534) may command only if it is the service's own: every user that
@@ -55,9 +55,9 @@
 //
 //	400  bad_request
 //	403  permission_denied
-//	404  not_found
+//	404  not_found, no_generation
 //	405  method_not_allowed
-//	409  in_progress
+//	409  in_progress, too_many_draining, held
 //	412  not_main, not_serving, pid_1, incompatible, start_failed
 //	413  too_large
 //	503  stopping, too_many_connections
@@ -68,4 +68,6 @@
 //
 // An upgrade is answered that way only if it was refused before its first
 // event. With anything else the status is 200, and the last line has the result.
+// A list of connections is answered that way until its first line; after that an
+// error is the last line, in place of the end.
 package controld

@@ -31,11 +31,11 @@ func statusOf(code string) int {
 		return http.StatusBadRequest
 	case control.CodePermission:
 		return http.StatusForbidden
-	case control.CodeNotFound:
+	case control.CodeNotFound, control.CodeGeneration:
 		return http.StatusNotFound
 	case control.CodeMethod:
 		return http.StatusMethodNotAllowed
-	case control.CodeInProgress:
+	case control.CodeInProgress, control.CodeCrowded, control.CodeHeld:
 		return http.StatusConflict
 	case control.CodeNotMain, control.CodeNotServing, control.CodeContainer,
 		control.CodeIncompatible, control.CodeStartFailed:

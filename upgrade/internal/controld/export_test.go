@@ -9,7 +9,11 @@ import (
 // What the tests of this package look at from outside.
 var (
 	DecodeUpgrade   = decodeUpgrade
+	DecodeDrain     = decodeDrain
+	DecodeEnd       = decodeEnd
 	DecodeFollow    = decodeFollow
+	DecodeConns     = decodeConns
+	Encode          = encode
 	Printable       = printable
 	LookupGroup     = lookupGroup
 	StatusOf        = statusOf

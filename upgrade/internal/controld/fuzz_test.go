@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,25 +35,108 @@ func FuzzUpgradeRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, e := controld.DecodeUpgrade(body)
 		if e != nil {
-			require.Equal(t, control.CodeBadRequest, e.Code)
-			require.NotEmpty(t, e.Message)
-			require.Zero(t, req)
+			requireRefused(t, req, e)
 			return
 		}
 		require.Contains(t, []string{control.WaitConfirmed, control.WaitDrained}, req.Wait)
 		require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, req.Via)
 		require.True(t, req.Timeout == 0 || req.Timeout >= 0.001 && req.Timeout <= 86400, "%g", req.Timeout)
-		require.LessOrEqual(t, len(req.Reason), 256)
-		require.True(t, utf8.ValidString(req.Reason))
-		require.Equal(t, -1, strings.IndexFunc(req.Reason, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }), "%q", req.Reason)
+		requirePrintable(t, req.Reason)
+		requireAgain(t, req, controld.DecodeUpgrade)
+	})
+}
+
+func FuzzDrainRequest(f *testing.F) {
+	for _, s := range []string{"", "{}", "null", `{"undo":true,"reason":"x","via":"hdctl"}`, `{"reason":"\ud800\u0000\u202e"}`, "{\"reason\":\"\xff\"}", `{} x`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, e := controld.DecodeDrain(body)
+		if e != nil {
+			requireRefused(t, req, e)
+			return
+		}
+		require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, req.Via)
+		requirePrintable(t, req.Reason)
+		requireAgain(t, req, controld.DecodeDrain)
+	})
+}
+
+func FuzzEndRequest(f *testing.F) {
+	for _, s := range []string{"", "{}", "null", `{"generation":6,"grace_s":1.5,"kill":true,"via":"hdctl"}`, `{"grace_s":-0}`, `{"grace_s":-1e300}`, `{"generation":-1}`, `{"generation":1e2}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, e := controld.DecodeEnd(body)
+		if e != nil {
+			requireRefused(t, req, e)
+			return
+		}
+		require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, req.Via)
+		require.GreaterOrEqual(t, req.Generation, 0)
+		require.True(t, req.Grace == -1 || req.Grace == 0 || req.Grace >= 0.001 && req.Grace <= 86400, "%g", req.Grace)
+		requireAgain(t, req, controld.DecodeEnd)
+	})
+}
+
+func FuzzConnsQuery(f *testing.F) {
+	for _, s := range []string{
+		"", "&", "=", "generation=7&state=idle&listener=http", "generation=-1", "generation=007", "generation=99999999999999999999",
+		"state=new&state=new", "listener=%00", "listener=0", "listener=a+b", "%zz", "a;b", "x=%ff",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		got, e := controld.DecodeConns(query)
+		if e != nil {
+			requireRefused(t, got, e)
+			require.NotEmpty(t, e.Hint)
+			return
+		}
+		require.GreaterOrEqual(t, got.Generation, 0)
+		require.Contains(t, []string{"", control.ConnNew, control.ConnActive, control.ConnIdle, control.ConnStream, control.ConnHijacked}, got.State)
+		require.LessOrEqual(t, len(got.Listener), 255)
+		requirePrintable(t, got.Listener)
 
 		// What was understood means the same when it is said again.
-		again, err := json.Marshal(req)
-		require.NoError(t, err)
-		second, e := controld.DecodeUpgrade(again)
+		v := url.Values{}
+		if got.Generation != 0 {
+			v.Set("generation", strconv.Itoa(got.Generation))
+		}
+		if got.State != "" {
+			v.Set("state", got.State)
+		}
+		if got.Listener != "" {
+			v.Set("listener", got.Listener)
+		}
+		second, e := controld.DecodeConns(v.Encode())
 		require.Nil(t, e)
-		require.Equal(t, req, second)
+		require.Equal(t, got, second)
 	})
+}
+
+func requireRefused(t *testing.T, req any, e *control.Error) {
+	t.Helper()
+	require.Equal(t, control.CodeBadRequest, e.Code)
+	require.NotEmpty(t, e.Message)
+	require.Zero(t, req)
+}
+
+func requirePrintable(t *testing.T, s string) {
+	t.Helper()
+	require.LessOrEqual(t, len(s), 256)
+	require.True(t, utf8.ValidString(s))
+	require.Equal(t, -1, strings.IndexFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }), "%q", s)
+}
+
+// requireAgain says again what was understood: it means the same.
+func requireAgain[T any](t *testing.T, req T, decode func([]byte) (T, *control.Error)) {
+	t.Helper()
+	again, err := json.Marshal(req)
+	require.NoError(t, err)
+	second, e := decode(again)
+	require.Nil(t, e)
+	require.Equal(t, req, second)
 }
 
 // pairs is a listener whose connections are made by the test, without a path.
@@ -98,6 +183,9 @@ func FuzzServer(f *testing.F) {
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n{x}",
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"GET /v1/conns?generation=7&state=idle&listener=x HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"undo\":true}",
+		"POST /v1/end HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{\"generation\":6}",
 		"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\n\r\n",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -28,7 +28,10 @@ func (s *Server) table() []route {
 		{http.MethodGet, "/v1/status", false, s.status},
 		{http.MethodGet, "/v1/version", false, s.version},
 		{http.MethodGet, "/v1/events", false, s.events},
+		{http.MethodGet, "/v1/conns", true, s.conns}, // it shows who talks to whom
 		{http.MethodPost, "/v1/upgrade", true, s.upgrade},
+		{http.MethodPost, "/v1/drain", true, s.drain},
+		{http.MethodPost, "/v1/end", true, s.end},
 	}
 }
 
@@ -124,7 +127,11 @@ func (s *Server) deny(p Peer, r *http.Request) *control.Error {
 	if p.UID < 0 {
 		who = "a client that the kernel does not know"
 	}
-	e := control.Errorf(control.CodePermission, "%s (uid %d) may only look, not command", who, p.UID)
+	what := "may only look, not command"
+	if r.Method == http.MethodGet {
+		what = "may see the status, but not who is connected"
+	}
+	e := control.Errorf(control.CodePermission, "%s (uid %d) %s", who, p.UID, what)
 	if s.group == "" {
 		return e.WithHint("be root (sudo) or the user of the service; HANDOFF_OPERATOR_GROUP= of the service can allow a group, too")
 	}

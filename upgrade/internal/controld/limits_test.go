@@ -54,6 +54,8 @@ func TestGarbage(t *testing.T) {
 		{"large body", fmt.Sprintf("POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", 64<<10+1, strings.Repeat(" ", 64<<10+1)), 413, control.CodeTooLarge},
 		{"huge body, announced", "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413, control.CodeTooLarge},
 		{"large body, in chunks", "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" + strings.Repeat(" ", 0x20000) + "\r\n0\r\n\r\n", 413, control.CodeTooLarge},
+		{"huge body of a drain", "POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413, control.CodeTooLarge},
+		{"large body of an end, in chunks", "POST /v1/end HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" + strings.Repeat(" ", 0x20000) + "\r\n0\r\n\r\n", 413, control.CodeTooLarge},
 		{"large body of a GET", fmt.Sprintf("GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", 64<<10+1, strings.Repeat(" ", 64<<10+1)), 413, control.CodeTooLarge},
 	}
 	for _, tt := range tests {
@@ -195,6 +197,7 @@ func TestSlowReader(t *testing.T) {
 		events  = "GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 		upgrade = "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 		status  = "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
+		conns   = "GET /v1/conns HTTP/1.1\r\nHost: x\r\n\r\n"
 	)
 	tests := []struct {
 		name, request string
@@ -205,6 +208,8 @@ func TestSlowReader(t *testing.T) {
 		{"upgrade", upgrade, 100},
 		{"upgrade, long", upgrade, 64 << 10},
 		{"status", status, 4 << 20},
+		{"conns", conns, 100},
+		{"conns, long", conns, 64 << 10},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -229,6 +234,16 @@ func TestSlowReader(t *testing.T) {
 						dropped <- ctx.Err()
 						<-goOn
 						return &control.Result{Outcome: control.OutcomeConfirmed}
+					},
+					conns: func(_ context.Context, _ control.ConnFilter, emit func([]byte) error) (*control.ConnsEnd, error) {
+						line := oneConn(event.Message)
+						for {
+							if err := emit(line); err != nil {
+								dropped <- err
+								<-goOn
+								return new(control.ConnsEnd), nil // as if it were complete
+							}
+						}
 					},
 					status: func() *control.Status {
 						dropped <- io.EOF

@@ -94,6 +94,9 @@ type backend struct {
 	version func() control.Version
 	upgrade func(ctx context.Context, req control.UpgradeRequest, p controld.Peer, emit func(control.Event)) *control.Result
 	events  func(ctx context.Context, follow bool, emit func(control.Event) error) error
+	conns   func(ctx context.Context, f control.ConnFilter, emit func(lines []byte) error) (*control.ConnsEnd, error)
+	drain   func(ctx context.Context, req control.DrainRequest, p controld.Peer) error
+	end     func(ctx context.Context, req control.EndRequest, p controld.Peer) (*control.EndResult, error)
 }
 
 func (b *backend) Version() control.Version {
@@ -131,8 +134,33 @@ func (b *backend) Events(ctx context.Context, follow bool, emit func(control.Eve
 	return ctx.Err()
 }
 
+func (b *backend) Conns(ctx context.Context, f control.ConnFilter, emit func(lines []byte) error) (*control.ConnsEnd, error) {
+	if b.conns != nil {
+		return b.conns(ctx, f, emit)
+	}
+	c := control.Conn{Generation: 7, Listener: "http", State: control.ConnIdle}
+	if err := emit(controld.AppendConn(nil, &c)); err != nil {
+		return nil, err
+	}
+	return &control.ConnsEnd{Total: 1}, nil
+}
+
+func (b *backend) Drain(ctx context.Context, req control.DrainRequest, p controld.Peer) error {
+	if b.drain != nil {
+		return b.drain(ctx, req, p)
+	}
+	return nil
+}
+
+func (b *backend) End(ctx context.Context, req control.EndRequest, p controld.Peer) (*control.EndResult, error) {
+	if b.end != nil {
+		return b.end(ctx, req, p)
+	}
+	return &control.EndResult{Generations: []int{6, 5}}, nil
+}
+
 // socketPath returns a path that everybody can get to, and that is short.
-func socketPath(t *testing.T) string {
+func socketPath(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "controld")
 	require.NoError(t, err)
@@ -142,7 +170,7 @@ func socketPath(t *testing.T) string {
 }
 
 // start starts a server, to the end of the test, and returns its socket.
-func start(t *testing.T, cfg controld.Config) (*controld.Server, string) {
+func start(t testing.TB, cfg controld.Config) (*controld.Server, string) {
 	t.Helper()
 	if cfg.Backend == nil {
 		cfg.Backend = new(backend)

@@ -120,37 +120,57 @@ func TestWhoMayCommand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			peers := make(chan controld.Peer, 1)
+			peers := make(chan controld.Peer, 4)
 			_, socket := start(t, controld.Config{
 				ServiceUID:    tt.service,
 				OperatorGroup: tt.group,
-				Backend: &backend{upgrade: func(_ context.Context, _ control.UpgradeRequest, p controld.Peer, _ func(control.Event)) *control.Result {
-					peers <- p
-					return &control.Result{Outcome: control.OutcomeConfirmed}
-				}},
+				Backend: &backend{
+					upgrade: func(_ context.Context, _ control.UpgradeRequest, p controld.Peer, _ func(control.Event)) *control.Result {
+						peers <- p
+						return &control.Result{Outcome: control.OutcomeConfirmed}
+					},
+					drain: func(_ context.Context, _ control.DrainRequest, p controld.Peer) error {
+						peers <- p
+						return nil
+					},
+					end: func(_ context.Context, _ control.EndRequest, p controld.Peer) (*control.EndResult, error) {
+						peers <- p
+						return new(control.EndResult), nil
+					},
+					conns: func(context.Context, control.ConnFilter, func([]byte) error) (*control.ConnsEnd, error) {
+						peers <- controld.Peer{} // it is not told
+						return new(control.ConnsEnd), nil
+					},
+				},
 			})
 			require.NoError(t, os.Chmod(socket, 0o666))
 			for _, path := range []string{"/v1/status", "/v1/version", "/v1/events"} {
 				out := asUser(t, tt.who, "request", socket, "GET", path)
 				assert.True(t, strings.HasPrefix(out, "200\n"), "who can connect may read %s: %s", path, out)
 			}
-			out := asUser(t, tt.who, "request", socket, "POST", "/v1/upgrade")
-			status, body, _ := strings.Cut(out, "\n")
-			if tt.may {
-				assert.Equal(t, "200", status, body)
-				p := wait(t, peers, "the upgrade")
-				assert.Equal(t, tt.who.uid, p.UID)
-				assert.Equal(t, tt.who.gid, p.GID)
-				assert.NotZero(t, p.PID)
-				assert.True(t, p.Command)
-				return
-			}
-			assert.Equal(t, "403", status, body)
-			assert.Contains(t, body, control.CodePermission)
-			assert.Contains(t, body, strconv.Itoa(tt.who.uid))
-			assert.Contains(t, body, "sudo")
-			if tt.group == "4242" {
-				assert.Contains(t, body, tt.group, "the hint names the group")
+			for _, request := range []string{"POST /v1/upgrade", "POST /v1/drain", "POST /v1/end", "GET /v1/conns"} {
+				method, path, _ := strings.Cut(request, " ")
+				out := asUser(t, tt.who, "request", socket, method, path)
+				status, body, _ := strings.Cut(out, "\n")
+				if tt.may {
+					assert.Equal(t, "200", status, body)
+					p := wait(t, peers, request)
+					if method == "GET" {
+						continue
+					}
+					assert.Equal(t, tt.who.uid, p.UID)
+					assert.Equal(t, tt.who.gid, p.GID)
+					assert.NotZero(t, p.PID)
+					assert.True(t, p.Command)
+					continue
+				}
+				assert.Equal(t, "403", status, body)
+				assert.Contains(t, body, control.CodePermission)
+				assert.Contains(t, body, strconv.Itoa(tt.who.uid))
+				assert.Contains(t, body, "sudo")
+				if tt.group == "4242" {
+					assert.Contains(t, body, tt.group, "the hint names the group")
+				}
 			}
 			assert.Empty(t, peers)
 		})

@@ -64,6 +64,9 @@ func TestWrongPathAndMethod(t *testing.T) {
 		{"dots", "GET", "/v1/../v1/status", control.CodeNotFound, ""},
 		{"control characters", "GET", "/v1/%1b%5b2J", control.CodeNotFound, ""},
 		{"upgrade by GET", "GET", "/v1/upgrade", control.CodeMethod, "POST"},
+		{"drain by GET", "GET", "/v1/drain", control.CodeMethod, "POST"},
+		{"end by DELETE", "DELETE", "/v1/end", control.CodeMethod, "POST"},
+		{"conns by POST", "POST", "/v1/conns", control.CodeMethod, "GET"},
 		{"status by POST", "POST", "/v1/status", control.CodeMethod, "GET"},
 		{"status by DELETE", "DELETE", "/v1/status", control.CodeMethod, "GET"},
 		{"options", "OPTIONS", "/v1/upgrade", control.CodeMethod, "POST"},
@@ -300,6 +303,14 @@ func TestPanic(t *testing.T) {
 			var r *control.Result
 			return &control.Result{Outcome: r.Outcome}
 		},
+		conns: func(_ context.Context, f control.ConnFilter, emit func([]byte) error) (*control.ConnsEnd, error) {
+			if f.Generation == 0 {
+				_ = emit(oneConn("x"))
+			}
+			panic("conns")
+		},
+		drain: func(context.Context, control.DrainRequest, controld.Peer) error { panic("drain") },
+		end:   func(context.Context, control.EndRequest, controld.Peer) (*control.EndResult, error) { panic("end") },
 	}
 	_, socket := start(t, controld.Config{Backend: broken})
 	for range 3 { // and again: nothing is held by the first
@@ -311,8 +322,16 @@ func TestPanic(t *testing.T) {
 		require.Len(t, all, 2)
 		assert.Equal(t, control.CodeInternal, all[1].Error.Code)
 
-		resp, body = ask(t, socket, "POST", "/v1/upgrade", "")
-		requireError(t, resp, body, http.StatusInternalServerError, control.CodeInternal)
+		_, body = ask(t, socket, "GET", "/v1/conns", "")
+		all = lines(t, body)
+		require.Len(t, all, 2)
+		assert.Equal(t, control.CodeInternal, all[1].Error.Code)
+
+		for _, request := range []string{"POST /v1/upgrade", "GET /v1/conns?generation=7", "POST /v1/drain", "POST /v1/end"} {
+			method, path, _ := strings.Cut(request, " ")
+			resp, body = ask(t, socket, method, path, "")
+			requireError(t, resp, body, http.StatusInternalServerError, control.CodeInternal)
+		}
 	}
 	resp, _ := ask(t, socket, "GET", "/v1/version", "")
 	assert.Equal(t, http.StatusOK, resp.StatusCode)

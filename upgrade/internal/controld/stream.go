@@ -66,34 +66,51 @@ func (a *answer) refuse(e *control.Error, result *control.Result) {
 	}
 }
 
+// begin begins a stream of lines. The headers go with the first line that does.
+func (a *answer) begin() {
+	a.status, a.stream = http.StatusOK, true
+	a.Header().Set("Content-Type", typeLines)
+	a.WriteHeader(http.StatusOK)
+}
+
 // open begins a stream of lines: the client gets the headers now.
 func (a *answer) open() error {
 	if a.err != nil || a.begun() {
 		return a.err
 	}
 	a.extend()
-	a.status, a.stream = http.StatusOK, true
-	a.Header().Set("Content-Type", typeLines)
-	a.WriteHeader(http.StatusOK)
+	a.begin()
 	if err := a.control.Flush(); err != nil {
 		return a.fail(err)
 	}
 	return nil
 }
 
-// line sends one line of a stream, at once. An error means that the client is
-// gone or too slow, and is dropped; further calls do nothing.
+// lines sends whole lines of a stream, and leaves it to net/http when the last
+// few KiB go. An error means that the client is gone or too slow, and is dropped;
+// further calls do nothing.
+func (a *answer) lines(data []byte) error {
+	if a.err != nil {
+		return a.err
+	}
+	if !a.begun() {
+		a.begin()
+	}
+	a.extend()
+	if _, err := a.Write(data); err != nil {
+		return a.fail(err)
+	}
+	return nil
+}
+
+// line sends one line of a stream, at once. Errors are those of lines.
 func (a *answer) line(l control.Line) error {
 	data, err := encode(l)
 	if err != nil {
 		return err
 	}
-	if err := a.open(); err != nil {
+	if err := a.lines(data); err != nil {
 		return err
-	}
-	a.extend()
-	if _, err := a.Write(data); err != nil {
-		return a.fail(err)
 	}
 	if err := a.control.Flush(); err != nil {
 		return a.fail(err)

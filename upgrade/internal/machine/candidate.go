@@ -14,6 +14,10 @@ func (t *transition) upgrade() {
 		refuse(NotMain)
 	case t.Candidate.Phase != None:
 		refuse(InProgress)
+	case t.Held: // a new generation would open the door
+		refuse(Held)
+	case t.Refuse && len(t.Drainers)+1 > t.MaxDraining: // with us
+		refuse(Crowded)
 	default:
 		t.Candidate = Candidate{Number: t.Next, Phase: Preflight}
 		t.Next++ // a candidate that fails keeps its number
@@ -126,7 +130,8 @@ func (t *transition) confirm() {
 	t.do(Drain{Stop: stopped})
 }
 
-// hurryOldest makes room: with us there are too many drainers.
+// hurryOldest makes room: with us there may be too many drainers. There are not,
+// where such an upgrade is refused: nobody becomes a drainer during an upgrade.
 func (t *transition) hurryOldest() {
 	for _, d := range t.Drainers {
 		if len(t.Drainers)+1-len(t.Hurried) <= t.MaxDraining {

@@ -23,6 +23,10 @@
 // the control socket. The first generation is main from its start, a successor
 // from the moment in which its predecessor has told systemd.
 //
+// While the main generation serves, an operator may close its door (Hold) and open
+// it again (Release). It stays Serving, and says goodbye to its clients. It is
+// upgraded only after the release; a stop ends both.
+//
 // # The life of a candidate, as its predecessor sees it
 //
 //	Preflight ─► Spawning ─► Greeting ─► Preparing ─► Opening ─► Probation ─► Notifying ─► (successor)

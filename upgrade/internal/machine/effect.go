@@ -32,8 +32,15 @@ type (
 	Yield struct{}
 	// Drain: say goodbye on all connections and answer with Drained when none
 	// is left, at the latest at the deadline: the drain timeout, or the stop
-	// timeout. A drain that is under way is only ever shortened.
+	// timeout. A drain that is under way is only ever shortened; a HoldDrain
+	// becomes this one.
 	Drain struct{ Stop bool }
+	// HoldDrain: begin to say goodbye on all connections. There is no deadline
+	// and no answer, and it does not end us.
+	HoldDrain struct{}
+	// EndHold: end the HoldDrain. What was said goodbye to stays so; nobody else
+	// is said goodbye to.
+	EndHold struct{}
 	// Hasten: shorten our drain, because main wants it.
 	Hasten struct{}
 	// Exit: this generation is over. Abandoned: its successor died; what is
@@ -95,6 +102,8 @@ func (CloseGate) effect()      {}
 func (Lead) effect()           {}
 func (Yield) effect()          {}
 func (Drain) effect()          {}
+func (HoldDrain) effect()      {}
+func (EndHold) effect()        {}
 func (Hasten) effect()         {}
 func (Exit) effect()           {}
 func (Arm) effect()            {}

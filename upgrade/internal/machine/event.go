@@ -11,7 +11,13 @@ type (
 	Stop struct{}
 	// Upgrade: somebody asks for an upgrade.
 	Upgrade struct{}
-	// Drained: a drain that was asked for by the effect Drain has ended.
+	// Hold: an operator wants the door closed, without an upgrade. Who asked sees
+	// in State.Held whether it is.
+	Hold struct{}
+	// Release: the operator wants it open again.
+	Release struct{}
+	// Drained: a drain that was asked for by the effect Drain has ended. The end
+	// of a HoldDrain is no event; as one it means nothing.
 	Drained struct{}
 	// Fired: a timer that was armed has run out.
 	Fired struct{ Timer Timer }
@@ -59,6 +65,8 @@ type (
 func (Ready) event()            {}
 func (Stop) event()             {}
 func (Upgrade) event()          {}
+func (Hold) event()             {}
+func (Release) event()          {}
 func (Drained) event()          {}
 func (Fired) event()            {}
 func (Checked) event()          {}

@@ -22,8 +22,8 @@ type explorer struct {
 	last    move
 }
 
-func newExplorer(step stepFunc) *explorer {
-	return &explorer{model: newModel(step, 1), seed: maphash.MakeSeed(), parents: make(map[uint64]uint64)}
+func newExplorer(step stepFunc, limits machine.Limits) *explorer {
+	return &explorer{model: newModel(step, limits), seed: maphash.MakeSeed(), parents: make(map[uint64]uint64)}
 }
 
 func (x *explorer) hash(w *world) uint64 { return maphash.Comparable(x.seed, *w) }
@@ -87,7 +87,7 @@ func (x *explorer) story(root world, end uint64, then ...move) string {
 	for h := end; h != x.hash(&root); h = x.parents[h] {
 		path = append(path, h)
 	}
-	m := newModel(x.step, x.maxDraining)
+	m := newModel(x.step, x.limits)
 	m.memory = x.memory
 	w := root
 	var b strings.Builder
@@ -134,18 +134,22 @@ func (m *model) tell(b *strings.Builder, w *world, v move) {
 func TestEveryInterleavingKeepsThePromises(t *testing.T) {
 	for _, test := range []struct {
 		name   string
+		limits machine.Limits
 		budget budget
 		long   bool
 	}{
-		{"three generations", budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1}, false},
-		{"three generations, more trouble", budget{upgrades: 2, kills: 2, terms: 1, faults: 2, hangs: 1}, true},
-		{"four generations, no stop", budget{upgrades: 3, kills: 2, faults: 2, hangs: 1}, true},
+		{"three generations", atMostOne, budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1}, false},
+		{"three generations, more trouble", atMostOne, budget{upgrades: 2, kills: 2, terms: 1, faults: 2, hangs: 1}, true},
+		{"four generations, no stop", atMostOne, budget{upgrades: 3, kills: 2, faults: 2, hangs: 1}, true},
+		{"a door that is held", atMostOne, budget{upgrades: 1, kills: 1, terms: 1, faults: 1, hangs: 1, holds: 3}, false},
+		{"a door that is held, and a drainer", atMostOne, budget{upgrades: 2, kills: 1, terms: 1, faults: 1, holds: 2}, true},
+		{"refused where too many drain", onlyOne, budget{upgrades: 3, kills: 1, terms: 1, faults: 1}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.long && testing.Short() {
 				t.Skip("takes a few seconds")
 			}
-			x := newExplorer(machine.Step)
+			x := newExplorer(machine.Step, test.limits)
 			start := time.Now()
 			broken, story := x.explore(x.begin(test.budget))
 			if broken != nil {
@@ -160,7 +164,7 @@ func TestEveryInterleavingKeepsThePromises(t *testing.T) {
 // A promise that is checked where a world comes to rest is worth nothing where
 // worlds go round in circles.
 func TestEverythingComesToRest(t *testing.T) {
-	x := newExplorer(machine.Step)
+	x := newExplorer(machine.Step, atMostOne)
 	onTheWay := make(map[uint64]bool) // of all worlds seen: whether we come from there
 	var visit func(w *world) *world
 	visit = func(w *world) *world {
@@ -183,7 +187,7 @@ func TestEverythingComesToRest(t *testing.T) {
 		onTheWay[h] = false
 		return nil
 	}
-	root := x.begin(budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1})
+	root := x.begin(budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1, holds: 1})
 	if again := visit(&root); again != nil {
 		t.Fatalf("this world comes again and again: %+v", *again)
 	}

@@ -9,7 +9,7 @@ import (
 
 // The promises of the project, as far as a machine can break them.
 const (
-	AlwaysSomebodyAtTheDoor  = "AlwaysSomebodyAtTheDoor"  // at every instant somebody accepts; after a crash somebody will
+	AlwaysSomebodyAtTheDoor  = "AlwaysSomebodyAtTheDoor"  // at every instant somebody accepts, unless an operator wants nobody to; after a crash somebody will
 	OldServesUntilNewIsReady = "OldServesUntilNewIsReady" // a gate closes only when the next one is open
 	FailedChangesNothing     = "FailedChangesNothing"     // after a failure the old generation serves, and nothing is left over
 	NextUpgradeCanSucceed    = "NextUpgradeCanSucceed"    // whatever happened before, it is not refused
@@ -23,12 +23,13 @@ const (
 	DrainersLimited          = "DrainersLimited"          // no more than MaxDraining drain at leisure
 	NoOrphans                = "NoOrphans"                // who is not main follows main
 	OnlyACrashCuts           = "OnlyACrashCuts"           // a generation that accepted ends when it has drained, or main was killed
+	HeldAsAsked              = "HeldAsAsked"              // an operator closes and opens the door of main while nothing else goes on; nobody else does
 	DriverIsNotMisled        = "DriverIsNotMisled"        // what the driver takes for granted
 )
 
 var promises = []string{
 	AlwaysSomebodyAtTheDoor, OldServesUntilNewIsReady, FailedChangesNothing, NextUpgradeCanSucceed, AnswerIsTruth, FenceFirst, NoTwoMains,
-	ControlIsAnswered, SystemdViewRight, StopIsStop, DrainersKnown, DrainersLimited, NoOrphans, OnlyACrashCuts, DriverIsNotMisled,
+	ControlIsAnswered, SystemdViewRight, StopIsStop, DrainersKnown, DrainersLimited, NoOrphans, OnlyACrashCuts, HeldAsAsked, DriverIsNotMisled,
 }
 
 // violation is a promise that was broken.
@@ -51,9 +52,16 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 	case machine.OpenGate:
 		m.must(!after.Stopping, StopIsStop, "generation %d was told to stop, and accepts again", n)
 		m.must(before.Life != machine.Parked || !candidate.gate, FenceFirst, "generation %d falls back while %d accepts", n, c)
+		m.must(!w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d accepts whom it says goodbye to", n)
 	case machine.CloseGate:
-		excused := after.Stopping || candidate.process == gone || w.seen.termed.has(c)
+		excused := after.Stopping || candidate.process == gone || w.seen.termed.has(c) || after.Held && before.Candidate.Phase == machine.None
 		m.must(candidate.gate || excused, OldServesUntilNewIsReady, "generation %d parks, and %d does not accept", n, c)
+	case machine.HoldDrain:
+		m.must(!w.gens[n].gate && !w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d says goodbye too early, or twice", n)
+	case machine.EndHold:
+		m.must(w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d ends a hold that there is not", n)
+	case machine.TellHurry:
+		m.must(!m.limits.Refuse, DrainersLimited, "generation %d hurries %d, and should have refused", n, e.Number)
 	case machine.NotifyMain:
 		m.must(after.Main, SystemdViewRight, "generation %d names the main process, and is not main", n)
 		m.must(e.Number == n || e.Number == c, SystemdViewRight, "generation %d says that %d is the main process", n, e.Number)
@@ -80,7 +88,9 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 // checkReport looks at an answer.
 func (m *model) checkReport(w *world, n int, s *machine.State, r machine.Report) {
 	if r.Number == 0 {
-		refused := slices.Contains([]machine.Outcome{machine.InProgress, machine.NotServing, machine.NotMain, machine.Terminating}, r.Outcome)
+		m.must(r.Outcome != machine.Held || s.Held, AnswerIsTruth, "generation %d refuses, and its door is not held", n)
+		m.must(r.Outcome != machine.Crowded || m.crowded(s), AnswerIsTruth, "generation %d refuses, with the drainers %v", n, s.Drainers)
+		refused := slices.Contains([]machine.Outcome{machine.InProgress, machine.NotServing, machine.NotMain, machine.Terminating, machine.Held, machine.Crowded}, r.Outcome)
 		m.must(refused, AnswerIsTruth, "the answer %v is about no candidate", r.Outcome)
 		return
 	}
@@ -98,6 +108,12 @@ func (m *model) checkReport(w *world, n int, s *machine.State, r machine.Report)
 	default:
 		m.must(false, AnswerIsTruth, "the answer %v about candidate %d", r.Outcome, r.Number)
 	}
+}
+
+// crowded tells whether an upgrade would make for too many drainers, and has to be
+// refused for that.
+func (m *model) crowded(s *machine.State) bool {
+	return m.limits.Refuse && len(s.Drainers)+1 > m.limits.MaxDraining
 }
 
 // checkStep looks at all the effects of an event, after which generation n has
@@ -144,7 +160,7 @@ func (m *model) checkAlways(w *world) {
 	}
 	m.must(mains <= 1, NoTwoMains, "%d generations are main", mains)
 	m.must(open <= allowed, FenceFirst, "%d generations accept", open)
-	m.must(open > 0 || w.seen.stop || w.seen.lost || !served, AlwaysSomebodyAtTheDoor, "nobody accepts, and nobody was killed or stopped")
+	m.must(open > 0 || w.seen.held != 0 || w.seen.stop || w.seen.lost || !served, AlwaysSomebodyAtTheDoor, "nobody accepts, and nobody was killed or stopped")
 	for n := range w.gens {
 		g, s := &w.gens[n], m.state(w, n)
 		if g.process != running {
@@ -154,7 +170,11 @@ func (m *model) checkAlways(w *world) {
 			"generation %d is parked, and knows that %d is dead", n, s.Candidate.Number)
 		m.must(g.control == s.Main, ControlIsAnswered, "generation %d is main: %v, answers: %v", n, s.Main, g.control)
 		m.must(!w.seen.failed.has(n) || !s.Main || !g.gate, AnswerIsTruth, "generation %d failed, it was said, and serves as main", n)
-		m.must(g.gate == (s.Life == machine.Serving), DriverIsNotMisled, "generation %d is %v, its gate is open: %v", n, s.Life, g.gate)
+		m.must(s.Held == (int(w.seen.held) == n), HeldAsAsked, "generation %d is held: %v, an operator wants that of %d", n, s.Held, w.seen.held)
+		idle := s.Main && s.Life == machine.Serving && !s.Stopping && s.Candidate.Phase == machine.None
+		m.must(!s.Held || idle, HeldAsAsked, "generation %d is held, and %v with candidate %v", n, s.Life, s.Candidate.Phase)
+		m.must(g.pending.has(holding) == s.Held, DriverIsNotMisled, "generation %d is held: %v, says goodbye: %v", n, s.Held, !s.Held)
+		m.must(g.gate == (s.Life == machine.Serving && !s.Held), DriverIsNotMisled, "generation %d is %v, its gate is open: %v", n, s.Life, g.gate)
 		m.must(g.timers == 0 || s.Candidate.Phase != machine.None || s.Stopping, DriverIsNotMisled,
 			"generation %d waits for timers %b of nothing", n, g.timers)
 	}
@@ -199,13 +219,19 @@ func (m *model) checkSettled(w *world, drains bool) {
 // checkServing looks at a settled service that was not told to stop.
 func (m *model) checkServing(w *world, main int) {
 	g, s := &w.gens[main], m.state(w, main)
-	m.must(g.gate || s.Life == machine.Starting, AlwaysSomebodyAtTheDoor, "main generation %d does not accept", main)
+	m.must(g.gate || s.Held || s.Life == machine.Starting, AlwaysSomebodyAtTheDoor, "main generation %d does not accept", main)
 	m.must(s.Candidate == (machine.Candidate{}) || w.seen.stalled, FailedChangesNothing, "there is still a candidate: %+v", s.Candidate)
 	m.must(g.request == 0, AnswerIsTruth, "the request for %d is never answered", g.request)
 	m.must(int(w.systemd.main) == main || w.seen.unheard, SystemdViewRight, "main is %d, and MAINPID that of %d", main, w.systemd.main)
-	_, effects := m.step(*s, machine.Upgrade{})
+	from := *s
+	if s.Held {
+		_, effects := m.step(from, machine.Upgrade{})
+		m.must(slices.Equal(effects, does(machine.Report{Outcome: machine.Held})), HeldAsAsked, "asked to upgrade behind a closed door: %+v", effects)
+		from, _ = m.step(from, machine.Release{})
+	}
+	_, effects := m.step(from, machine.Upgrade{})
 	begun := slices.Contains(effects, machine.Effect(machine.Check{}))
-	m.must(begun || s.Life == machine.Starting || w.seen.stalled, NextUpgradeCanSucceed, "%+v", effects)
+	m.must(begun || s.Life == machine.Starting || w.seen.stalled || m.crowded(s), NextUpgradeCanSucceed, "%+v", effects)
 	leisurely := 0
 	for n := range w.gens {
 		if n == main || !w.acts(n) {
@@ -222,7 +248,7 @@ func (m *model) checkServing(w *world, main int) {
 			leisurely++
 		}
 	}
-	m.must(leisurely <= m.maxDraining || w.seen.cut, DrainersLimited, "%d drain at leisure", leisurely)
+	m.must(leisurely <= m.limits.MaxDraining || w.seen.cut, DrainersLimited, "%d drain at leisure", leisurely)
 	for _, d := range s.Drainers {
 		m.must(w.alive(d), DrainersKnown, "main generation %d lists %d, which is gone", main, d)
 	}

@@ -10,20 +10,20 @@ import (
 // process.
 type model struct {
 	memory
-	maxDraining int
-	gave        answer     // to the last event
-	broken      *violation // the first one
-	log         func(format string, args ...any)
+	limits machine.Limits
+	gave   answer     // to the last event
+	broken *violation // the first one
+	log    func(format string, args ...any)
 }
 
-func newModel(step stepFunc, maxDraining int) *model {
-	return &model{memory: newMemory(step), maxDraining: maxDraining}
+func newModel(step stepFunc, limits machine.Limits) *model {
+	return &model{memory: newMemory(step), limits: limits}
 }
 
 // begin is a service whose first generation was just started by systemd.
 func (m *model) begin(b budget) world {
 	w := world{left: b, systemd: systemd{main: 1}}
-	w.gens[1] = generation{process: running, state: m.id(machine.First(m.maxDraining)), control: true}
+	w.gens[1] = generation{process: running, state: m.id(machine.First(m.limits)), control: true}
 	w.gens[1].pending.add(unready)
 	return w
 }
@@ -39,6 +39,9 @@ func (m *model) give(w *world, n int, e machine.Event, cut uint8) {
 	asked := g.request
 	if after.Candidate.Phase != machine.None && before.Candidate.Phase == machine.None {
 		g.request = uint8(after.Candidate.Number)
+	}
+	if after.Stopping {
+		w.release(n)
 	}
 	g.state = a.next
 	for i, effect := range a.effects {
@@ -100,7 +103,15 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 	case machine.Yield:
 		g.control = false
 	case machine.Drain:
+		g.pending.remove(holding)
+		g.pending.remove(leaving)
 		g.pending.add(draining)
+	case machine.HoldDrain:
+		g.pending.add(holding)
+		g.pending.add(leaving)
+	case machine.EndHold:
+		g.pending.remove(holding)
+		g.pending.remove(leaving)
 	case machine.Hasten:
 		g.hastened = true
 	case machine.Arm:

@@ -35,9 +35,12 @@ const (
 
 	// By itself, but it can take as long as it likes.
 	drains
+	empties // the last client leaves through a door that is held
 
 	// From outside, as long as the budget lasts.
 	asksUpgrade
+	asksHold
+	asksRelease
 	kills
 	terms
 	termsAll
@@ -48,8 +51,8 @@ const (
 var whats = [...]string{
 	"hears", "mourns", "fires", "checks", "starts a process", "has started it", "says hello", "gets ready", "handles SIGTERM",
 	"notifies systemd", "learns what systemd says", "is missed by systemd", "is killed by systemd",
-	"has drained",
-	"is asked to upgrade", "is killed", "gets SIGTERM", "and all others get SIGTERM", "hangs", "has a check or a start that never ends",
+	"has drained", "has no client any more",
+	"is asked to upgrade", "is asked to close its door", "is asked to open its door", "is killed", "gets SIGTERM", "and all others get SIGTERM", "hangs", "has a check or a start that never ends",
 }
 
 func (v move) String() string {
@@ -85,6 +88,9 @@ func (m *model) moves(w *world, list []move) (all []move, own, ends int) {
 	for n := range w.gens {
 		if w.acts(n) && w.gens[n].pending.has(draining) {
 			list = append(list, move{what: drains, gen: uint8(n)})
+		}
+		if w.acts(n) && w.gens[n].pending.has(leaving) {
+			list = append(list, move{what: empties, gen: uint8(n)})
 		}
 	}
 	ends = len(list) - own
@@ -144,6 +150,8 @@ func (m *model) movesFromOutside(w *world, n int, list []move) []move {
 		return list
 	}
 	can(w.left.hangs > 0 && (g.pending.has(checking) || g.pending.has(spawning)), move{what: stalls})
+	can(w.left.holds > 0 && g.control && s.Held, move{what: asksRelease})
+	can(w.left.holds > 0 && g.control && !s.Held, move{what: asksHold})
 	can(w.left.upgrades > 0 && g.control && s.Next <= maxGens, move{what: asksUpgrade})
 	can((w.left.faults > 0 || g.pending.has(cancelled)) && g.pending.has(spawning), move{what: starts, bad: true})
 	can(w.left.faults > 0 && g.pending.has(checking), move{what: checks, bad: true})
@@ -188,7 +196,7 @@ func (m *model) happen(w *world, v move) {
 		g.links.add(m.state(w, n).Candidate.Number)
 		m.give(w, n, machine.Spawned{OK: true}, v.cut)
 	case greets:
-		g.process, g.state = running, m.id(machine.Succeeding(n, int(g.parent), m.maxDraining))
+		g.process, g.state = running, m.id(machine.Succeeding(n, int(g.parent), m.limits))
 		g.pending.add(unready)
 		g.links.add(int(g.parent))
 		w.send(n, int(g.parent), say(hello, 0))
@@ -210,6 +218,16 @@ func (m *model) happen(w *world, v move) {
 	case drains:
 		g.pending.remove(draining)
 		m.give(w, n, machine.Drained{}, v.cut)
+	case empties: // a driver may well take it for the end of a drain
+		g.pending.remove(leaving)
+		m.give(w, n, machine.Drained{}, v.cut)
+	case asksHold:
+		w.left.holds--
+		m.hold(w, n)
+	case asksRelease:
+		w.left.holds--
+		m.give(w, n, machine.Release{}, 0)
+		w.release(n)
 	case asksUpgrade:
 		w.left.upgrades--
 		m.give(w, n, machine.Upgrade{}, v.cut)
@@ -234,6 +252,19 @@ func (m *model) happen(w *world, v move) {
 		g.pending.remove(checking)
 		g.pending.remove(spawning)
 		g.pending.remove(cancelled)
+	}
+}
+
+// hold is an operator's request to close the door, which has to be obeyed by a main
+// generation that serves, unless it is busy with an upgrade or told to stop.
+func (m *model) hold(w *world, n int) {
+	before := m.state(w, n)
+	obeys := before.Main && before.Life == machine.Serving && before.Candidate.Phase == machine.None
+	m.give(w, n, machine.Hold{}, 0)
+	held := m.state(w, n).Held
+	m.must(held == obeys, HeldAsAsked, "generation %d is asked to close its door: obeys %v, should %v", n, held, obeys)
+	if held {
+		w.seen.held = uint8(n)
 	}
 }
 

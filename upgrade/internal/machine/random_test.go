@@ -15,7 +15,7 @@ func TestRandomWalksKeepThePromises(t *testing.T) {
 	memory := newMemory(machine.Step)
 	moves, most := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{memory: memory, maxDraining: 2}
+		m := &model{memory: memory, limits: machine.Limits{MaxDraining: 2, Refuse: fair(t, "refuse", 4) == 0}}
 		defer func() { memory = m.memory }()
 		for range 10 {
 			w := m.begin(budget{
@@ -24,6 +24,7 @@ func TestRandomWalksKeepThePromises(t *testing.T) {
 				terms:    uint8(fair(t, "terms", 3)),
 				faults:   uint8(fair(t, "faults", 4)),
 				hangs:    uint8(fair(t, "hangs", 2)),
+				holds:    uint8(fair(t, "holds", 4)),
 			})
 			var story strings.Builder
 			for {
@@ -72,7 +73,7 @@ func (m *model) choose(t *rapid.T, w *world) (move, bool) {
 		moves = all[own : own+ends]
 	case luck > 4:
 		for _, v := range all {
-			if v.what == asksUpgrade {
+			if v.what == asksRelease || v.what == asksUpgrade {
 				return v, true
 			}
 		}

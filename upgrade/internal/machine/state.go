@@ -55,9 +55,11 @@ const (
 	NotMain             // refused: another generation is main
 	Terminating         // refused: we are stopping
 	Unnotified          // systemd could not be told; we serve on
+	Crowded             // refused: too many generations drain
+	Held                // refused: an operator has closed the door
 )
 
-var outcomeNames = [...]string{"undecided", "confirmed", "failed", "timed-out", "fell-back", "stopped", "in-progress", "not-serving", "not-main", "terminating", "unnotified"}
+var outcomeNames = [...]string{"undecided", "confirmed", "failed", "timed-out", "fell-back", "stopped", "in-progress", "not-serving", "not-main", "terminating", "unnotified", "crowded", "held"}
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
@@ -72,6 +74,15 @@ type Candidate struct {
 	Told    bool    // the result of the upgrade has been told already
 }
 
+// Limits bound the number of generations.
+type Limits struct {
+	// MaxDraining is how many generations may drain at leisure.
+	MaxDraining int
+	// Refuse: an upgrade after which more would drain is refused as Crowded.
+	// Otherwise the oldest is hurried once the upgrade is confirmed.
+	Refuse bool
+}
+
 // State is one generation's view of the service. Treat it as a value: Step
 // never changes the one it is given.
 type State struct {
@@ -80,6 +91,7 @@ type State struct {
 	Successor bool // it was started by a predecessor
 	Main      bool
 	Stopping  bool // told to stop; nothing turns this back
+	Held      bool // we are main and Serving, and an operator has closed the door
 	Next      int  // the number for the next candidate
 	Candidate Candidate
 	// Lead is the number of the main generation while we drain: its death ends us.
@@ -87,16 +99,16 @@ type State struct {
 	// Drainers are the generations that drain, oldest first, as main knows them;
 	// Hurried are those of them that were told to hurry.
 	Drainers, Hurried []int
-	MaxDraining       int
+	Limits
 }
 
 // First is the state of the first generation of a service. It is main from its
 // start, so that it can be asked how it is doing.
-func First(maxDraining int) State {
-	return State{Number: 1, Main: true, Next: 2, MaxDraining: maxDraining}
+func First(limits Limits) State {
+	return State{Number: 1, Main: true, Next: 2, Limits: limits}
 }
 
 // Succeeding is the state of generation number, started by the generation pred.
-func Succeeding(number, pred, maxDraining int) State {
-	return State{Number: number, Successor: true, Next: number + 1, Lead: pred, MaxDraining: maxDraining}
+func Succeeding(number, pred int, limits Limits) State {
+	return State{Number: number, Successor: true, Next: number + 1, Lead: pred, Limits: limits}
 }

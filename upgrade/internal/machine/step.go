@@ -31,6 +31,10 @@ func (t *transition) step(event Event) {
 		t.stop(true)
 	case Upgrade:
 		t.upgrade()
+	case Hold:
+		t.hold()
+	case Release:
+		t.release()
 	case Drained:
 		if t.Life == Draining {
 			t.exit(Exit{})
@@ -71,6 +75,26 @@ func (t *transition) ready() {
 	t.Life = Serving
 	// The gate first: who is told that we are ready may connect at once.
 	t.do(OpenGate{}, NotifyReady{})
+}
+
+// hold closes the door because an operator wants it. An upgrade that runs is not
+// disturbed: in the middle of one it is not we who decide which door is open.
+func (t *transition) hold() {
+	if t.Life != Serving || !t.Main || t.Stopping || t.Held || t.Candidate.Phase != None {
+		return
+	}
+	t.Held = true
+	// The gate first: who comes in shall not be shown out.
+	t.do(CloseGate{}, HoldDrain{})
+}
+
+// release opens the door that hold has closed.
+func (t *transition) release() {
+	if !t.Held {
+		return
+	}
+	t.Held = false
+	t.do(EndHold{}, OpenGate{})
 }
 
 // promoted is the end of our probation.
@@ -116,6 +140,7 @@ func (t *transition) stop(own bool) {
 		return
 	}
 	t.Stopping = true
+	t.Held = false // the hold's drain becomes the stop's
 	// Before anything else: a death that follows is a stop, not a failure.
 	if own {
 		t.do(TellStopping{})

@@ -63,6 +63,9 @@ func summary(s machine.State) string {
 	if s.Stopping {
 		text += " to stop"
 	}
+	if s.Held {
+		text += " behind a closed door"
+	}
 	if c := s.Candidate; c.Phase != machine.None {
 		text += fmt.Sprintf(", %d %v", c.Number, c.Phase)
 		if c.Doom != machine.Undecided {
@@ -99,20 +102,32 @@ var goodUpgrade = []machine.Event{
 }
 
 func at(phase machine.Phase) machine.State {
-	return after(machine.First(1), append([]machine.Event{machine.Ready{}}, goodUpgrade[:phase]...)...)
+	return after(machine.First(atMostOne), append([]machine.Event{machine.Ready{}}, goodUpgrade[:phase]...)...)
 }
 
 // young is generation 2 in its life before it is main.
 func young(life machine.Life) machine.State {
-	return after(machine.Succeeding(2, 1, 1), []machine.Event{machine.Ready{}, machine.ServeNow{}}[:life]...)
+	return after(machine.Succeeding(2, 1, atMostOne), []machine.Event{machine.Ready{}, machine.ServeNow{}}[:life]...)
 }
 
+// atMostOne and onlyOne are limits: the oldest drainer hurries, or the upgrade is
+// refused.
+var (
+	atMostOne = machine.Limits{MaxDraining: 1}
+	onlyOne   = machine.Limits{MaxDraining: 1, Refuse: true}
+)
+
 // mainWithDrainers is generation 3, with 1 and 2 draining.
-var mainWithDrainers = after(machine.Succeeding(3, 2, 1), machine.Ready{}, machine.ServeNow{}, machine.Met{Number: 1}, machine.Promoted{})
+var mainWithDrainers = after(machine.Succeeding(3, 2, atMostOne), machine.Ready{}, machine.ServeNow{}, machine.Met{Number: 1}, machine.Promoted{})
+
+// full is generation 2, main, with as many drainers as limits allow: 1.
+func full(limits machine.Limits) machine.State {
+	return after(machine.Succeeding(2, 1, limits), machine.Ready{}, machine.ServeNow{}, machine.Promoted{})
+}
 
 func TestGoodUpgrade(t *testing.T) {
 	for _, p := range []path{
-		{"the first generation", machine.First(1), []step{
+		{"the first generation", machine.First(atMostOne), []step{
 			{machine.Ready{}, "main serving", does(machine.OpenGate{}, machine.NotifyReady{})},
 		}},
 		{"the old generation", at(machine.None), []step{
@@ -159,12 +174,15 @@ func TestRefusals(t *testing.T) {
 		from machine.State
 		want machine.Outcome
 	}{
-		"starting":           {machine.First(1), machine.NotServing},
+		"starting":           {machine.First(atMostOne), machine.NotServing},
 		"waiting":            {young(machine.Waiting), machine.NotServing},
 		"on probation":       {young(machine.Serving), machine.NotMain},
 		"while another runs": {at(machine.Preparing), machine.InProgress},
 		"while parked":       {at(machine.Probation), machine.InProgress},
 		"stopping":           {after(at(machine.None), machine.Stop{}), machine.Terminating},
+		"held":               {after(at(machine.None), machine.Hold{}), machine.Held},
+		"held, and full":     {after(full(onlyOne), machine.Hold{}), machine.Held},
+		"full":               {full(onlyOne), machine.Crowded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next, effects := machine.Step(test.from, machine.Upgrade{})
@@ -172,6 +190,21 @@ func TestRefusals(t *testing.T) {
 			assert.Equal(t, does(machine.Report{Outcome: test.want}), effects)
 		})
 	}
+}
+
+// Where a crowd is refused there is room again as soon as a drainer has ended, and
+// nobody is ever hurried.
+func TestNobodyHurriesWhereACrowdIsRefused(t *testing.T) {
+	path{"", full(onlyOne), []step{
+		{machine.Upgrade{}, "main serving, drainers [1]", does(machine.Report{Outcome: machine.Crowded})},
+		{machine.PeerGone{Number: 1}, "main serving", nil},
+		{machine.Upgrade{}, "main serving, 3 preflight", begin},
+	}}.test(t)
+	path{"", after(full(machine.Limits{MaxDraining: 2, Refuse: true}), goodUpgrade...), []step{
+		{machine.Notified{Number: 3, OK: true}, "draining, follows 3, drainers [1]", does(machine.Yield{},
+			machine.Introduce{Drainer: 1, Main: 3}, machine.TellPromoted{Number: 3},
+			machine.Report{Outcome: machine.Confirmed, At: machine.Notifying, Number: 3}, machine.Drain{})},
+	}}.test(t)
 }
 
 func TestCandidateFails(t *testing.T) {

@@ -17,7 +17,7 @@ func TestMainIsStopped(t *testing.T) {
 	goodbye := does(machine.TellStopping{}, machine.NotifyStopping{})
 	end := does(machine.CloseGate{}, machine.Drain{Stop: true})
 	for _, p := range []path{
-		{"before it is ready", machine.First(1), []step{
+		{"before it is ready", machine.First(atMostOne), []step{
 			{machine.Stop{}, "main exited to stop", does(machine.TellStopping{}, machine.Exit{})},
 		}},
 		{"no candidate", at(machine.None), []step{
@@ -160,6 +160,8 @@ func anyEvent(t *rapid.T) machine.Event {
 		machine.Ready{},
 		machine.Stop{},
 		machine.Upgrade{},
+		machine.Hold{},
+		machine.Release{},
 		machine.Drained{},
 		machine.Fired{Timer: machine.Timer(number)},
 		machine.Checked{OK: yes},
@@ -178,10 +180,11 @@ func anyEvent(t *rapid.T) machine.Event {
 }
 
 // Whatever happens, sensible or not: a step does not touch the state that it is
-// given, a stop is never taken back, and an exit is the end.
+// given, a stop is never taken back, an exit is the end, and nothing
+// but serving goes on behind a door that is held.
 func TestAnyEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := rapid.SampledFrom([]machine.State{at(machine.None), at(machine.Probation), young(machine.Serving), mainWithDrainers}).Draw(t, "from")
+		s := rapid.SampledFrom([]machine.State{at(machine.None), at(machine.Probation), young(machine.Serving), mainWithDrainers, full(onlyOne)}).Draw(t, "from")
 		for range 30 {
 			e := anyEvent(t)
 			before := s
@@ -193,6 +196,9 @@ func TestAnyEvents(t *testing.T) {
 			}
 			if s.Stopping && !next.Stopping {
 				t.Fatalf("%T%+v took back a stop", e, e)
+			}
+			if next.Held && (next.Life != machine.Serving || !next.Main || next.Stopping || next.Candidate.Phase != machine.None) {
+				t.Fatalf("after %T%+v: %v", e, e, summary(next))
 			}
 			if s.Life == machine.Exited {
 				assert.Empty(t, effects)

@@ -61,6 +61,8 @@ const (
 	unready   // the service has not said that it is ready
 	signalled // a SIGTERM has not been handled
 	draining
+	holding // goodbyes are said, because an operator has closed the door
+	leaving // and some of those have not gone
 )
 
 // systemd is what systemd believes, and does. It restarts the service when the
@@ -80,17 +82,19 @@ type budget struct {
 	terms    uint8 // a SIGTERM to some generation, or to all
 	faults   uint8 // a check, a start, a hello or a notification that fails, a ready that is late
 	hangs    uint8 // a candidate that does nothing more, a check or a start that never ends
+	holds    uint8 // requests to close the door, or to open it again
 }
 
 // history is what the promises have to remember.
 type history struct {
-	termed  set  // got a SIGTERM
-	failed  set  // candidates of which it was said that they did not succeed
-	stop    bool // the service is being stopped
-	lost    bool // a signal took the last generation from the door
-	unheard bool // a datagram to systemd failed
-	cut     bool // a generation was killed in the middle of a step
-	stalled bool // a check or a start never ends
+	termed  set   // got a SIGTERM
+	failed  set   // candidates of which it was said that they did not succeed
+	stop    bool  // the service is being stopped
+	lost    bool  // a signal took the last generation from the door
+	unheard bool  // a datagram to systemd failed
+	cut     bool  // a generation was killed in the middle of a step
+	stalled bool  // a check or a start never ends
+	held    uint8 // the generation whose door was closed by an operator
 }
 
 // set is a set of small numbers.
@@ -182,7 +186,7 @@ func (w *world) send(from, to int, v word) {
 func (w *world) sigkill(n int) {
 	w.left.kills--
 	w.die(n)
-	w.seen.lost = w.seen.lost || !w.somebodyAccepts()
+	w.seen.lost = w.seen.lost || !w.somebodyAccepts() && w.seen.held == 0
 }
 
 // sigterm kills a process that has not said hello, and is a Stop for any other.
@@ -215,12 +219,20 @@ func (w *world) die(n int) {
 		w.systemd.mainDied = true
 	}
 	w.gens[n] = generation{process: gone}
+	w.release(n)
 	for n := range w.gens {
 		if w.alive(n) {
 			return
 		}
 	}
 	w.systemd.over = true
+}
+
+// release is the end of an operator's wish that the door of a generation be closed.
+func (w *world) release(n int) {
+	if int(w.seen.held) == n {
+		w.seen.held = 0
+	}
 }
 
 // end ends a process whose machine has exited, once systemd has its last words.

@@ -1,0 +1,269 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/internal/gate"
+	"github.com/hdctl/handoff/upgrade/internal/link"
+	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/transfer"
+)
+
+// How the serving generation gets connections from those that drain: it makes a
+// transfer link for each and sends one end of it over the ordinary link (Adopt). So
+// a draining generation whose successor does not know of this, being of an older
+// version, is offered nothing, and serves as a lame duck.
+
+// adoptWorkers is how many connections are adopted from one generation at the same
+// time. Most of the work is system calls.
+const adoptWorkers = 4
+
+// expectTimeout is how long a draining generation waits for its successor to open
+// the way before it tells its clients that it leaves.
+const expectTimeout = 2 * time.Second
+
+// verify finds out, once a process, whether idle HTTP connections may move.
+var verify = sync.OnceValues(verifyReads)
+
+// adoptFrom opens the way for connections of the draining generations that main
+// knows, if it is not open yet. The driver calls it.
+func (u *Upgrader) adoptFrom(drainers []int) {
+	for _, number := range drainers {
+		if p := u.peers[number]; p != nil && p.receiver == nil {
+			if err := u.openTransfer(p); err != nil {
+				u.log.LogAttrs(u.ctx, slog.LevelError, "the way for connections is not open; trying again", slog.Int("generation", number), slog.Any("err", err))
+				u.after(retryDelay, func() {
+					if u.state.Main && u.state.Life == machine.Serving {
+						u.adoptFrom([]int{number})
+					}
+				})
+			}
+		}
+	}
+}
+
+func (u *Upgrader) openTransfer(p *peer) error {
+	ours, theirs, err := link.Pair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	conn, err := link.New(ours)
+	if err != nil {
+		return err
+	}
+	if err := p.conn.Send(link.Adopt{Generation: u.number, Listeners: u.adoptables()}, theirs); err != nil {
+		_ = conn.Close()
+		return err
+	}
+	p.receiver = transfer.Receive(conn, adoptWorkers, u.adopt)
+	return nil
+}
+
+// adoptables says what of a predecessor's connections has a place here.
+func (u *Upgrader) adoptables() []link.Adoptable {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var list []link.Adoptable
+	for _, l := range u.listeners {
+		if a := l.adoptable(); a.HTTP || a.Sessions {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+func (l *Listener) adoptable() link.Adoptable {
+	s := l.served.Load()
+	return link.Adoptable{
+		Name:     l.name,
+		HTTP:     s != nil && !s.tls,
+		Sessions: l.decode != nil && (s == nil || s.sessions != nil),
+	}
+}
+
+// refuseConnections answers no to what is still offered: this generation drains
+// itself.
+func (u *Upgrader) refuseConnections() {
+	for _, p := range u.peers {
+		if p.receiver != nil {
+			p.receiver.Refuse(transfer.CodeDraining, fmt.Sprintf("generation %d drains itself", u.number))
+		}
+	}
+}
+
+// adoption is a connection that is on its way to us.
+type adoption struct {
+	listener *Listener
+	conn     *Conn
+}
+
+// adopt prepares a connection that a draining generation offers. Nothing is read
+// from it.
+func (u *Upgrader) adopt(o link.Offer, files []*os.File) (transfer.Adoption, error) {
+	var l *Listener
+	u.mu.Lock()
+	for _, candidate := range u.listeners {
+		if candidate.name == o.Listener {
+			l = candidate
+		}
+	}
+	u.mu.Unlock()
+	if l == nil {
+		return nil, &transfer.Refused{Code: transfer.CodeListener, Message: fmt.Sprintf("there is no listener %q", o.Listener)}
+	}
+	if l.gates[0].Pushed() >= gate.MaxPushed/2 { // so that what is answered has room
+		return nil, &transfer.Refused{Code: transfer.CodeBusy, Message: fmt.Sprintf("%q has not accepted those that came before", l.name)}
+	}
+	a := l.adoptable()
+	if o.Session == nil && !a.HTTP || o.Session != nil && !a.Sessions {
+		return nil, &transfer.Refused{Code: transfer.CodeListener, Message: fmt.Sprintf("%q takes no such connection", l.name)}
+	}
+	var session any
+	if o.Session != nil {
+		s, err := unpackSession(o.Session, files[1:])
+		if err != nil {
+			return nil, err
+		}
+		if session, err = l.decodeSession(s); err != nil {
+			return nil, &transfer.Refused{Code: transfer.CodeSession, Message: err.Error()}
+		}
+	}
+	nc, err := connOf(files[0])
+	if err != nil {
+		return nil, err
+	}
+	c := l.newConn(nc, time.Unix(0, o.Accepted))
+	c.entry.SetBytes(o.In, o.Out, time.Unix(0, o.Moved))
+	if o.Session != nil {
+		c.markSession(session, o.Label)
+	} else {
+		c.inherit()
+	}
+	return &adoption{l, c}, nil
+}
+
+// decodeSession calls the service's decoder, whose panic is a refusal.
+func (l *Listener) decodeSession(s Session) (session any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("the decoder of %q panicked: %v\n%s", l.name, v, debug.Stack())
+		}
+	}()
+	session, err = l.decode(s)
+	if err == nil && session == nil {
+		err = errors.New("the decoder returned no session")
+	}
+	return session, err
+}
+
+// Commit makes the connection ours.
+func (a *adoption) Commit() {
+	if a.listener.push(a.conn) == nil {
+		a.listener.adopted.Add(1)
+	}
+}
+
+// Abort drops our copy.
+func (a *adoption) Abort() { _ = a.conn.Close() }
+
+// startMoving begins to hand connections to main, which has opened the way. The
+// driver calls it; keep says that the file is used.
+func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool) {
+	if u.state.Life != machine.Draining || u.state.Stopping || p.number != u.state.Lead || u.set.noMigration {
+		return false
+	}
+	conn, err := link.New(file)
+	if err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelError, "way for connections not opened", slog.Int("generation", p.number), slog.Any("err", err))
+		return true
+	}
+	u.stopMoving(errors.New("a newer generation takes connections"))
+	mv := &mover{
+		to: p.number, sender: transfer.NewSender(conn, transitPlaces), listeners: make(map[string]link.Adoptable),
+		places: u.places, log: u.log, again: make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	http := false
+	for _, a := range m.Listeners {
+		mv.listeners[a.Name] = a
+		http = http || a.HTTP
+	}
+	u.mover = mv
+	u.mu.Lock()
+	listeners := u.listeners
+	u.mu.Unlock()
+	u.wg.Go(func() {
+		note := ""
+		if http {
+			if mv.buffer, err = verify(); err != nil {
+				u.log.LogAttrs(u.ctx, slog.LevelWarn, "idle HTTP connections do not move", slog.Any("err", err))
+				note = "idle connections end with their next answer: " + err.Error()
+			}
+		}
+		u.box.post(func() { u.setNote(note) })
+		for _, l := range listeners {
+			l.mover.Store(mv)
+			l.expects.Store(false)
+		}
+		mv.run(listeners)
+		<-mv.over
+		for _, l := range listeners {
+			l.mover.CompareAndSwap(mv, nil)
+		}
+		u.box.post(func() {
+			if u.mover == mv { // it ended by itself
+				u.mover = nil
+				u.setNote(fmt.Sprintf("idle connections end with their next answer: generation %d has not answered", mv.to))
+			}
+		})
+	})
+	return true
+}
+
+// stopMoving keeps what has not moved yet. The driver calls it.
+func (u *Upgrader) stopMoving(cause error) {
+	if mv := u.mover; mv != nil {
+		u.mover = nil
+		// Not here: it waits until it is decided who has what is in transit, which
+		// depends on nobody but the kernel, but the driver waits for nothing.
+		u.wg.Go(func() { mv.end(cause) })
+	}
+}
+
+// expectMover has HTTP connections that finish a request wait for the way to open,
+// instead of being told to leave.
+func (u *Upgrader) expectMover() {
+	if u.set.noMigration {
+		u.setNote("idle connections end with their next answer: migration is turned off (HANDOFF_MIGRATE)")
+		return
+	}
+	u.mu.Lock()
+	listeners := u.listeners
+	u.mu.Unlock()
+	for _, l := range listeners {
+		l.expects.Store(true)
+	}
+	u.after(expectTimeout, func() {
+		unmet := false
+		for _, l := range listeners {
+			unmet = l.expects.Swap(false) || unmet
+		}
+		if unmet && u.mover == nil && u.state.Life == machine.Draining && !u.state.Stopping {
+			u.setNote("idle connections end with their next answer: the successor takes none (an older version of the library?)")
+		}
+	})
+}
+
+// setNote says why connections stay, in status.
+func (u *Upgrader) setNote(note string) {
+	if u.note != note {
+		u.note = note
+		u.publish()
+	}
+}

@@ -1,0 +1,101 @@
+package upgrade
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hdctl/handoff/upgrade/internal/track"
+)
+
+// A Read that waits for the client is interrupted by a read deadline in the past.
+// The deadline that the service has set is remembered, in tenths of a second, so
+// that the two can be told apart, and put back. Others may set theirs at the same
+// time (net/http aborts its background read in this way): it is always noted
+// first, and set then, and who puts it back looks once more.
+
+var past = time.Unix(1, 0)
+
+// Values of the remembered deadline, besides ticks since the connection was
+// accepted (plus two).
+const (
+	noDeadline = iota
+	deadlinePassed
+	firstTick
+)
+
+// setReadDeadline is what all deadlines for reading but ours go through.
+func (c *Conn) setReadDeadline(t time.Time) error {
+	note := uint32(noDeadline)
+	if !t.IsZero() {
+		note = deadlinePassed
+		if t.After(time.Now()) {
+			note = max(firstTick, c.entry.Ticks(t)+firstTick)
+		}
+	}
+	c.entry.Spare.Store(note)
+	return c.conn.SetReadDeadline(t)
+}
+
+// expired tells whether a Read that ran into a deadline has run into one of the
+// service's, or shall end because the service stops.
+func (c *Conn) expired() bool {
+	if s := c.entry.State(); s&evicted != 0 && s&begun == 0 && (s.Phase() == track.New || s.Phase() == track.Idle) {
+		return true
+	}
+	switch note := c.entry.Spare.Load(); note {
+	case noDeadline:
+		return false
+	case deadlinePassed:
+		return true
+	default:
+		return !time.Now().Before(c.entry.Tick(note - firstTick))
+	}
+}
+
+// restoreReadDeadline puts the service's deadline back, at most a tenth of a
+// second late.
+func (c *Conn) restoreReadDeadline() {
+	for {
+		note := c.entry.Spare.Load()
+		t := past
+		switch {
+		case note == noDeadline:
+			t = time.Time{}
+		case note >= firstTick:
+			t = c.entry.Tick(note - firstTick)
+		}
+		_ = c.conn.SetReadDeadline(t) // of a closed connection: the next Read says so
+		if c.entry.Spare.Load() == note {
+			return
+		}
+	}
+}
+
+// interrupt makes a Read that waits look around.
+func (c *Conn) interrupt() { _ = c.conn.SetReadDeadline(past) }
+
+// evict ends the connection if it is idle: its Read fails, upon which net/http
+// closes it. It does nothing if a request has arrived or this was done before.
+func (c *Conn) evict() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	pending := false
+	var b [1]byte
+	if err := raw.Control(func(fd uintptr) {
+		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		pending = n > 0 || err == nil // a request, or the client has left
+	}); err != nil || pending {
+		return false
+	}
+	_, changed := c.entry.Update(func(s track.State) (track.State, bool) {
+		idle := s.Phase() == track.New || s.Phase() == track.Idle
+		return s | evicted, idle && s&(evicted|begun|closed) == 0
+	})
+	if changed {
+		c.interrupt()
+	}
+	return changed
+}
