@@ -20,9 +20,13 @@ import (
 // hurryTimeout is what is left of a drain that main wants to end.
 const hurryTimeout = 5 * time.Second
 
-// cutGrace is what servers and connections get after the deadline for their last
-// words.
-const cutGrace = 2 * time.Second
+// After the deadline those who have registered for it get goodbyeGrace to say
+// goodbye. Then contexts are cancelled, which is all that some handlers look at,
+// and after cutGrace what is left is closed.
+const (
+	goodbyeGrace = time.Second
+	cutGrace     = time.Second
+)
 
 // reportInterval is the pace at which a draining generation looks for something
 // new to report, reportAtLeast how often it reports without anything new.
@@ -38,6 +42,9 @@ type drainage struct {
 	// final is closed when the generation ends with the drain: it is none that
 	// can be taken back, or not any more.
 	final chan struct{}
+	// due is closed at the deadline.
+	due  chan struct{}
+	once sync.Once
 	// stop is closed when it is that of a stop.
 	stop     chan struct{}
 	hold     bool // neither
@@ -80,7 +87,7 @@ func (u *Upgrader) drain(stop bool) {
 
 // beginDrain begins to say goodbye.
 func (u *Upgrader) beginDrain() *drainage {
-	d := &drainage{final: make(chan struct{}), stop: make(chan struct{})}
+	d := &drainage{final: make(chan struct{}), due: make(chan struct{}), stop: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	u.drainage = d
 	u.mu.Lock()
@@ -130,7 +137,7 @@ func (u *Upgrader) limitDrain(deadline time.Time) {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	d.timer = time.AfterFunc(time.Until(deadline), func() { d.cancel(ErrDrainDeadline) })
+	d.timer = time.AfterFunc(time.Until(deadline), func() { d.once.Do(func() { close(d.due) }) })
 	u.publish()
 }
 
@@ -170,10 +177,9 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 		case <-d.final:
 		case <-ctx.Done():
 		}
-	case <-ctx.Done():
-		if !errors.Is(context.Cause(ctx), ErrReopened) {
-			cut = u.cutLeftOvers(listeners, done)
-		}
+	case <-d.due:
+		cut = u.cutLeftOvers(listeners, d, done)
+	case <-ctx.Done(): // taken back, or abandoned
 	}
 	if errors.Is(context.Cause(ctx), ErrReopened) {
 		return
@@ -205,29 +211,38 @@ func (u *Upgrader) drainServer(ctx context.Context, s serving, d *drainage) {
 
 // cutLeftOvers ends what the deadline has found, politely if that is quick, and
 // counts it.
-func (u *Upgrader) cutLeftOvers(listeners []*Listener, done <-chan struct{}) (cut track.Counts) {
+func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan struct{}) (cut track.Counts) {
 	for _, l := range listeners {
 		c, _ := l.conns.Counts()
 		cut = cut.Plus(c)
 	}
 	u.goodbyes.hasten(listeners)
-	ctx, cancel := context.WithTimeout(context.Background(), cutGrace)
-	defer cancel()
 	for _, l := range listeners {
 		l.cut(track.New, track.Idle) // they have nothing to say
 	}
-	for _, l := range listeners {
-		_ = l.conns.WaitEmpty(ctx)
-	}
+	waitEmpty(listeners, goodbyeGrace)
+	d.cancel(ErrDrainDeadline)
+	waitEmpty(listeners, cutGrace)
 	for _, l := range listeners {
 		l.cut()
 	}
+	timer := time.NewTimer(cutGrace)
+	defer timer.Stop()
 	select {
 	case <-done:
-	case <-ctx.Done():
-		u.log.LogAttrs(ctx, slog.LevelWarn, "a server has not ended its drain at the deadline")
+	case <-timer.C:
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "a server has not ended its drain at the deadline")
 	}
 	return cut
+}
+
+// waitEmpty waits until the listeners have no connection, or for limit.
+func waitEmpty(listeners []*Listener, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for _, l := range listeners {
+		_ = l.conns.WaitEmpty(ctx)
+	}
 }
 
 // counts counts the open connections of this generation.

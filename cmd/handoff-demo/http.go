@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/hdctl/handoff/upgrade"
 )
 
 // service is what one generation tells its clients.
@@ -131,6 +133,19 @@ func (s *service) bytes(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// leaving is closed when the connection of an endless answer shall come to an end:
+// each at a moment of its own, so that not all clients come back at once. Without
+// the Upgrader, in a test, it is when the generation drains.
+func (s *service) leaving(r *http.Request) (leaving <-chan struct{}, stay func()) {
+	c, ok := upgrade.ConnFrom(r.Context())
+	if !ok {
+		return s.draining, func() {}
+	}
+	ch := make(chan struct{})
+	stop := c.OnDrain(func() { close(ch) })
+	return ch, func() { stop() }
+}
+
 // stream sends numbered events until the client leaves. When this generation
 // shall finish, it says goodbye: the client connects again, to the new one.
 func (s *service) stream(w http.ResponseWriter, r *http.Request) {
@@ -141,6 +156,8 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+	leaving, stay := s.leaving(r)
+	defer stay()
 	flush := http.NewResponseController(w).Flush
 	tick := time.NewTicker(time.Duration(max(ms, 1)) * time.Millisecond)
 	defer tick.Stop()
@@ -148,7 +165,7 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-tick.C:
 			fmt.Fprintf(w, "data: %d\n\n", i)
-		case <-s.draining:
+		case <-leaving:
 			fmt.Fprintf(w, "event: goodbye\ndata: generation %d is leaving\n\n", s.generation)
 			return
 		case <-r.Context().Done():
@@ -158,28 +175,36 @@ func (s *service) stream(w http.ResponseWriter, r *http.Request) {
 }
 
 // webSocket echoes messages. When this generation shall finish, it says goodbye
-// with its next answer; until then a silent client is left in peace.
+// with a close frame (1001, going away), to a silent client as well.
 func (s *service) webSocket(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return // the client has been told
 	}
 	defer c.CloseNow()
+	leaving, stay := s.leaving(r)
+	ended := make(chan struct{})
+	goodbye := make(chan struct{})
+	go func() {
+		defer close(goodbye)
+		select {
+		case <-leaving:
+			_ = c.Close(websocket.StatusGoingAway, fmt.Sprintf("generation %d is leaving", s.generation))
+		case <-ended:
+		}
+	}()
 	for {
 		kind, message, err := c.Read(r.Context())
 		if err != nil {
-			return
+			break
 		}
 		if err := c.Write(r.Context(), kind, message); err != nil {
-			return
-		}
-		select {
-		case <-s.draining:
-			c.Close(websocket.StatusGoingAway, fmt.Sprintf("generation %d is leaving", s.generation))
-			return
-		default:
+			break
 		}
 	}
+	stay()
+	close(ended)
+	<-goodbye
 }
 
 // healthz is for load balancers. A generation that is not ready accepts no

@@ -21,9 +21,9 @@ var (
 	ErrFull = errors.New("link: full")
 
 	// ErrPeerClosed is returned, wrapped, by [Conn.Send] when nobody would ever
-	// receive the message: no process has the other end open, or one of the two
-	// sides has called [Conn.CloseRead] or [Conn.CloseWrite]. Messages that the
-	// peer had sent can still be received.
+	// receive the message: no process has the other end open, or the peer has
+	// called [Conn.CloseRead]. Messages that the peer had sent can still be
+	// received.
 	ErrPeerClosed = errors.New("link: closed by peer")
 )
 
@@ -97,23 +97,10 @@ func (c *Conn) Finish() {
 // everything has arrived, and after which nothing does, whatever the peer does
 // and in whatever state it is: stopped, dead, or dead with its end still open in
 // a third process. It cannot be taken back. See shutdown(2), SHUT_RD.
-func (c *Conn) CloseRead() { c.shutdown(unix.SHUT_RD) }
-
-// CloseWrite ends what this side sends: further calls of Send, and those of
-// SendWait that wait, fail with [ErrPeerClosed]. The peer receives what was sent
-// before, and after it [io.EOF]. It cannot be taken back. See shutdown(2),
-// SHUT_WR.
-func (c *Conn) CloseWrite() {
-	c.shutdown(unix.SHUT_WR)
-	// The kernel wakes nobody who waits for room, unless it was shut down for
-	// reading too.
-	_ = c.file.SetWriteDeadline(time.Unix(1, 0))
-}
-
-// shutdown cannot fail on a connected socket that is open; and of one that Close
-// has closed there is nothing left to shut down.
-func (c *Conn) shutdown(how int) {
-	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), how) })
+func (c *Conn) CloseRead() {
+	// It cannot fail on a connected socket that is open; and of one that Close
+	// has closed there is nothing left to shut down.
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
 }
 
 // Close closes this end. A waiting Receive returns; what is not received is

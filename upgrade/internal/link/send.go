@@ -39,8 +39,8 @@ func (c *Conn) SendFrom(m Message, files ...syscall.Conn) error {
 }
 
 // SendWait is [Conn.SendFrom], but waits while the link is full, until the peer
-// has received some of what is in it, or Close or CloseWrite is called. While it
-// waits it holds none of files, so that they can be closed.
+// has received some of what is in it, or Close is called. While it waits it holds
+// none of files, so that they can be closed.
 //
 // It can still fail with [ErrFull] where the peer is not what is missing: there
 // is no memory, or too many descriptors of this user are on their way.
@@ -110,7 +110,7 @@ func (c *Conn) awaitRoom() error {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
 		return n == 1 || err != nil && err != unix.EINTR // which says that it was not
 	})
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // of CloseWrite; the next attempt to send will tell
+	if err != nil {
 		return net.ErrClosed
 	}
 	return nil

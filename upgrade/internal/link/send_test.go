@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/test/leak"
 	"github.com/hdctl/handoff/upgrade/internal/link"
@@ -114,9 +113,8 @@ func TestSendWaitEnds(t *testing.T) {
 		want error
 	}{
 		{"Close", func(a, _ *link.Conn) { a.Close() }, net.ErrClosed},
-		{"CloseWrite", func(a, _ *link.Conn) { a.CloseWrite() }, link.ErrPeerClosed},
 		{"Close of the peer", func(_, b *link.Conn) { b.Close() }, link.ErrPeerClosed},
-		{"CloseRead and CloseWrite of the peer", func(_, b *link.Conn) { b.CloseRead(); b.CloseWrite() }, link.ErrPeerClosed},
+		{"CloseRead and Close of the peer", func(_, b *link.Conn) { b.CloseRead(); b.Close() }, link.ErrPeerClosed},
 		{"CloseRead of the peer, that receives the rest", func(_, b *link.Conn) {
 			b.CloseRead()
 			for {
@@ -147,18 +145,4 @@ func TestSendWaitEnds(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestSendWaitIsWoken(t *testing.T) {
-	leak.Check(t)
-	a, b := connect(t)
-	fill(t, a)
-	for _, end := range []func(){b.CloseRead, func() {}} { // alone it wakes nobody
-		result := make(chan error, 1)
-		go func() { result <- a.SendWait(link.Serve{}) }()
-		end()
-		a.CloseWrite()
-		require.ErrorIs(t, <-result, link.ErrPeerClosed)
-	}
-	require.ErrorIs(t, a.Send(link.Serve{}), unix.EPIPE)
 }

@@ -199,7 +199,7 @@ func (s *Sender) end() {
 		t.result <- s.over
 	}
 	clear(s.transit)
-	_ = s.conn.Close()
+	_ = s.conn.Close() // those that wait for room in it return
 	close(s.done)
 }
 
@@ -219,10 +219,7 @@ func (s *Sender) withdraw(cause error) {
 		s.cause = cause
 	}
 	s.mu.Unlock()
-	// The order does not matter: reading is what decides, writing only has those
-	// return that wait for room in the link.
 	s.conn.CloseRead()
-	s.conn.CloseWrite()
 }
 
 // Done is closed when the link is over, and decided for every connection who owns

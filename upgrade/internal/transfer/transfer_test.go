@@ -152,6 +152,11 @@ func TestRefuseAll(t *testing.T) {
 	assert.Equal(t, map[string]int{"0": 1}, h.committed)
 	clients[0].requireOwner(t, taker)
 	h.serving.Wait()
+	go func() {
+		serve(clients[1].ours, giver)
+		clients[1].ours.Close() // is the end: there is no other copy
+	}()
+	clients[1].requireOwner(t, giver)
 }
 
 // held makes the taker wait in adopt, when its connection is made.
@@ -295,11 +300,18 @@ func TestOneOwnerWhateverEndsIt(t *testing.T) {
 func TestGiveWaitsForRoom(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		end  func(s *transfer.Sender, h *held)
+		end  func(s *transfer.Sender, h *held, gives *sync.WaitGroup)
 		want int
 	}{
-		{"until there is some", func(_ *transfer.Sender, h *held) { close(h.free) }, 30},
-		{"until it is withdrawn", func(s *transfer.Sender, h *held) { s.Withdraw(errors.New("it stalls")); close(h.free) }, 0},
+		{"until there is some", func(_ *transfer.Sender, h *held, gives *sync.WaitGroup) {
+			close(h.free)
+			gives.Wait()
+		}, 30},
+		{"until it is withdrawn", func(s *transfer.Sender, h *held, gives *sync.WaitGroup) {
+			s.Withdraw(errors.New("it stalls"))
+			gives.Wait()
+			close(h.free)
+		}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			leak.Check(t)
@@ -308,9 +320,9 @@ func TestGiveWaitsForRoom(t *testing.T) {
 			s := transfer.NewSender(a, 30)
 			h := newHeld()
 			session := &link.Session{Data: make([]byte, 40_000)} // only a few fit
-			var waiting sync.WaitGroup
+			var gives sync.WaitGroup
 			for i, c := range clients {
-				waiting.Go(func() {
+				gives.Go(func() {
 					c.given = s.Give(c.ours, link.Offer{Label: fmt.Sprint(i), Session: session})
 				})
 			}
@@ -318,8 +330,7 @@ func TestGiveWaitsForRoom(t *testing.T) {
 			<-h.inside
 			<-h.inside
 			require.NotZero(t, s.Oldest())
-			test.end(s, h)
-			waiting.Wait()
+			test.end(s, h, &gives)
 			var served sync.WaitGroup
 			for _, c := range clients {
 				served.Go(func() {
@@ -359,7 +370,10 @@ func TestAnswersWaitForRoom(t *testing.T) {
 		}, 10, 0},
 		{"until the sender withdraws", func(peer *link.Conn) {
 			peer.CloseRead()
-			peer.CloseWrite()
+			for err := error(nil); err == nil; { // as a Sender does
+				_, _, err = peer.Receive()
+			}
+			require.NoError(t, peer.Close())
 		}, 0, 4},
 		{"until the sender is gone", func(peer *link.Conn) { require.NoError(t, peer.Close()) }, 0, 4},
 	} {

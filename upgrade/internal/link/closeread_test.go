@@ -88,22 +88,3 @@ func TestCloseReadIsExact(t *testing.T) {
 		require.NoError(t, b.Close())
 	}
 }
-
-func TestCloseWrite(t *testing.T) {
-	leak.Check(t)
-	a, b := connect(t)
-	require.NoError(t, a.Send(link.Serve{}))
-	a.CloseWrite()
-	require.ErrorIs(t, a.Send(link.Serve{}), link.ErrPeerClosed)
-	require.ErrorIs(t, a.SendWait(link.Serve{}), link.ErrPeerClosed)
-	m, _ := next(t, b)
-	assert.Equal(t, link.Serve{}, m)
-	_, _, err := b.Receive()
-	require.ErrorIs(t, err, io.EOF)
-
-	require.NoError(t, b.Send(link.Serving{}))
-	m, _ = next(t, a)
-	assert.Equal(t, link.Serving{}, m)
-	require.NoError(t, a.Close())
-	a.CloseWrite() // is nothing
-}
