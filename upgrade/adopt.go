@@ -35,16 +35,22 @@ var verify = sync.OnceValues(verifyReads)
 // knows, if it is not open yet. The driver calls it.
 func (u *Upgrader) adoptFrom(drainers []int) {
 	for _, number := range drainers {
-		if p := u.peers[number]; p != nil && p.receiver == nil {
-			if err := u.openTransfer(p); err != nil {
-				u.log.LogAttrs(u.ctx, slog.LevelError, "the way for connections is not open; trying again", slog.Int("generation", number), slog.Any("err", err))
-				u.after(retryDelay, func() {
-					if u.state.Main && u.state.Life == machine.Serving {
-						u.adoptFrom([]int{number})
-					}
-				})
-			}
+		p := u.peers[number]
+		if p == nil || p.receiver != nil || p.adoptLater {
+			continue
 		}
+		err := u.openTransfer(p)
+		if err == nil || errors.Is(err, link.ErrPeerClosed) { // it is on its way out
+			continue
+		}
+		u.log.LogAttrs(u.ctx, slog.LevelError, "the way for connections is not open; trying again", slog.Int("generation", number), slog.Any("err", err))
+		p.adoptLater = true
+		u.after(retryDelay, func() {
+			p.adoptLater = false
+			if s := u.state; s.Main && s.Life == machine.Serving && !s.Held {
+				u.adoptFrom(s.Drainers)
+			}
+		})
 	}
 }
 
@@ -141,8 +147,9 @@ func (u *Upgrader) adopt(o link.Offer, files []*os.File) (transfer.Adoption, err
 	}
 	c := l.newConn(nc, time.Unix(0, o.Accepted))
 	c.entry.SetBytes(o.In, o.Out, time.Unix(0, o.Moved))
+	c.entry.SetLabel(o.Label)
 	if o.Session != nil {
-		c.markSession(session, o.Label)
+		c.withExtra(func(x *extra) { x.session = session })
 	} else {
 		c.inherit()
 	}
@@ -195,9 +202,7 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		http = http || a.HTTP
 	}
 	u.mover = mv
-	u.mu.Lock()
-	listeners := u.listeners
-	u.mu.Unlock()
+	listeners, expected := u.allListeners(), u.expectation
 	u.wg.Go(func() {
 		note := ""
 		if http {
@@ -209,7 +214,9 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		u.box.post(func() { u.setNote(note) })
 		for _, l := range listeners {
 			l.mover.Store(mv)
-			l.expects.Store(false)
+		}
+		if expected != nil {
+			expected.end()
 		}
 		mv.run(listeners)
 		<-mv.over
@@ -243,21 +250,32 @@ func (u *Upgrader) expectMover() {
 		u.setNote("idle connections end with their next answer: migration is turned off (HANDOFF_MIGRATE)")
 		return
 	}
-	u.mu.Lock()
-	listeners := u.listeners
-	u.mu.Unlock()
-	for _, l := range listeners {
-		l.expects.Store(true)
+	e := &expectation{over: make(chan struct{})}
+	u.expectation = e
+	for _, l := range u.allListeners() {
+		l.expects.Store(e)
 	}
 	u.after(expectTimeout, func() {
-		unmet := false
-		for _, l := range listeners {
-			unmet = l.expects.Swap(false) || unmet
-		}
-		if unmet && u.mover == nil && u.state.Life == machine.Draining && !u.state.Stopping {
+		if e.end() && u.mover == nil && u.state.Life == machine.Draining && !u.state.Stopping {
 			u.setNote("idle connections end with their next answer: the successor takes none (an older version of the library?)")
 		}
 	})
+}
+
+// expectation is the time between the begin of a drain and the opening of the way
+// for connections.
+type expectation struct {
+	over chan struct{}
+	once sync.Once
+}
+
+// end ends it, and tells whether it was not over before.
+func (e *expectation) end() (first bool) {
+	e.once.Do(func() {
+		close(e.over)
+		first = true
+	})
+	return first
 }
 
 // setNote says why connections stay, in status.

@@ -200,7 +200,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline bounds Read.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if s := c.entry.State(); s&inherited != 0 && s.Phase() == track.New {
+	if c.entry.State()&inherited != 0 {
 		t = c.firstRequestDeadline(t)
 	}
 	return c.setReadDeadline(t)

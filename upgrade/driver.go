@@ -196,7 +196,7 @@ func (u *Upgrader) openGates() {
 	u.mu.Lock()
 	listeners, packets := u.listeners, u.packets
 	u.mu.Unlock()
-	serving := func() bool { return u.state.Life == machine.Serving }
+	serving := func() bool { return u.state.Life == machine.Serving && !u.state.Held }
 	for _, l := range listeners {
 		u.openGate(l.open, serving)
 	}

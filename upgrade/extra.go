@@ -103,6 +103,9 @@ func (c *Conn) limitIdle(d time.Duration) {
 
 // phaseFlags is what is left of a connection's flags when its phase changes.
 func phaseFlags(s track.State, p track.Phase) track.State {
+	if p == track.New && s&inherited != 0 {
+		p = track.Idle // that is what it was, and is
+	}
 	switch p {
 	case track.New, track.Idle:
 		s &^= begun | evicted

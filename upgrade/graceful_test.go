@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -292,31 +293,33 @@ func (s *script) GracefulStop() {
 // TestServeOfGracefulLastsAsLongAsItsDrain has servers that return from Serve at
 // once: whatever they say of an end that is ours, it is no failure.
 func TestServeOfGracefulLastsAsLongAsItsDrain(t *testing.T) {
+	test := func(t *testing.T, said error) {
+		srv := &script{serve: func(net.Listener) error { return said }, graceful: make(chan struct{})}
+		s := Graceful(srv)
+		assert.Equal(t, said, s.Serve(nil), "an end before the drain is not ours to judge")
+
+		served, drained := make(chan error, 1), make(chan error, 1)
+		go func() { drained <- s.Drain(t.Context()) }()
+		synctest.Wait()
+		go func() { served <- s.Serve(nil) }()
+		synctest.Wait()
+		select {
+		case err := <-served:
+			t.Fatalf("Serve returned %v in the middle of a drain", err)
+		case err := <-drained:
+			t.Fatalf("Drain returned %v in the middle of it", err)
+		default:
+		}
+		close(srv.graceful)
+		require.NoError(t, <-served)
+		require.NoError(t, <-drained)
+		require.NoError(t, s.Drain(t.Context()), "of another listener")
+		assert.EqualValues(t, 1, srv.goodbyes.Load())
+		assert.Zero(t, srv.stops.Load())
+	}
 	for name, said := range map[string]error{"nil": nil, "an error": errors.New("the server has been stopped")} {
 		t.Run(name, func(t *testing.T) {
-			leak.Check(t)
-			srv := &script{serve: func(net.Listener) error { return said }, graceful: make(chan struct{})}
-			s := Graceful(srv)
-			assert.Equal(t, said, s.Serve(nil), "an end before the drain is not ours to judge")
-
-			drained := make(chan error, 1)
-			go func() { drained <- s.Drain(t.Context()) }()
-			<-s.(*gracefulServer).draining
-			served := make(chan error, 1)
-			go func() { served <- s.Serve(nil) }()
-			select {
-			case err := <-served:
-				t.Fatalf("Serve returned %v in the middle of a drain", err)
-			case err := <-drained:
-				t.Fatalf("Drain returned %v in the middle of it", err)
-			default:
-			}
-			close(srv.graceful)
-			require.NoError(t, <-served)
-			require.NoError(t, <-drained)
-			require.NoError(t, s.Drain(t.Context()), "of another listener")
-			assert.EqualValues(t, 1, srv.goodbyes.Load())
-			assert.Zero(t, srv.stops.Load())
+			synctest.Test(t, func(t *testing.T) { test(t, said) })
 		})
 	}
 }

@@ -145,7 +145,8 @@ func (u *Upgrader) endDrains(req control.EndRequest) (*control.EndResult, error)
 		r.Generations = append(r.Generations, number)
 	}
 	if req.Generation != 0 && len(r.Generations) == 0 {
-		e := control.Errorf(control.CodeGeneration, "generation %d does not drain", req.Generation)
+		e := control.Errorf(control.CodeGeneration, "generation %d does not drain", req.Generation).
+			WithHint("hdctl status %s lists those that do", u.name)
 		if req.Generation == u.number {
 			e = control.Errorf(control.CodeGeneration, "generation %d is the one that serves", req.Generation).
 				WithHint("to end the service: systemctl stop; to close its door for a while: hdctl drain %s", u.name)

@@ -248,7 +248,7 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 		return s, true
 	})
 	switch {
-	case phase == track.New && before&inherited != 0:
+	case state == http.StateNew && before&inherited != 0:
 		d := s.srv.IdleTimeout
 		if d == 0 {
 			d = s.srv.ReadTimeout
@@ -292,7 +292,8 @@ func (c *Conn) moves() bool {
 	if m := l.mover.Load(); m != nil {
 		return m.takesHTTP(l) && !m.isOver() && !m.staysForGood(c)
 	}
-	return l.expects.Load()
+	e := l.expects.Load()
+	return e != nil && !isClosed(e.over)
 }
 
 // idlePoll is how often a drain looks for what only time can end.

@@ -24,12 +24,12 @@ type Listener struct {
 	gates []*gate.Listener
 	conns *track.Set[*Conn]
 
-	goodbyes *goodbyes                  // of the generation
-	places   places                     // of the generation
-	mover    atomic.Pointer[mover]      // where connections go; nil: nowhere
-	expects  atomic.Bool                // a mover is expected soon
-	served   atomic.Pointer[httpServer] // the HTTP server that takes connections handed over, if there is one
-	decode   func(Session) (any, error) // see Adopt; fixed before Run
+	goodbyes *goodbyes                   // of the generation
+	places   places                      // of the generation
+	mover    atomic.Pointer[mover]       // where connections go; nil: nowhere
+	expects  atomic.Pointer[expectation] // a mover is expected, unless it is over
+	served   atomic.Pointer[httpServer]  // the HTTP server that takes connections handed over, if there is one
+	decode   func(Session) (any, error)  // see Adopt; fixed before Run
 	totals
 
 	httpParent atomic.Pointer[context.Context] // see connContext

@@ -178,10 +178,10 @@ func quiet(s track.State) bool {
 // movable tells whether a Read into n bytes may end because its connection has
 // moved. This leans on how net/http reads; verifyReads makes sure that it does.
 //
-// (A) The connection is new, and no byte was ever read from it. (B) It is idle,
-// no byte was read since, and the buffer is all there: bufio slides what is left
-// over of the request before, a pipelined one, to its beginning, and a shorter
-// buffer means that the server still has some.
+// (A) No byte was ever read from the connection here. (B) It is idle, no byte was
+// read since, and the buffer is all there: bufio slides what is left over of the
+// request before, a pipelined one, to its beginning, and a shorter buffer means that
+// the server still has some.
 //
 // The phase alone is not enough, since a request's header is read while the
 // connection is still idle, and neither is an empty buffer with it: after a first
@@ -191,10 +191,10 @@ func (m *mover) movable(c *Conn, n int) bool {
 	switch {
 	case !quiet(s) || !m.takesHTTP(c.listener()):
 		return false
-	case s.Phase() == track.New:
-		return s&touched == 0
+	case s&touched == 0:
+		return true
 	}
-	return n == m.buffer
+	return s.Phase() == track.Idle && n == m.buffer
 }
 
 // beforeRead moves c if it may, and returns [io.EOF] then; it is called by c's
@@ -226,11 +226,10 @@ func (m *mover) give(c *Conn, s *Session) error {
 		return errors.New("not a socket")
 	}
 	l := c.listener()
-	o := link.Offer{Listener: l.name, Accepted: c.entry.Accepted().UnixNano(), Moved: c.entry.Moved().UnixNano()}
+	o := link.Offer{Listener: l.name, Label: c.entry.Label(), Accepted: c.entry.Accepted().UnixNano(), Moved: c.entry.Moved().UnixNano()}
 	o.In, o.Out = c.entry.Bytes()
 	var files []*os.File
 	if s != nil {
-		o.Label = c.entry.Label()
 		session, file, err := s.pack()
 		if err != nil {
 			return err

@@ -136,7 +136,7 @@ func TestIdleConnectionsMoveUnnoticed(t *testing.T) {
 	ended := old.drain(t.Context(), time.Hour)
 	g.begin()
 	require.NoError(t, <-ended, "idle connections do not make a drain last")
-	next.await(track.Counts{track.New: 3})
+	next.await(track.Counts{track.Idle: 3})
 	assert.EqualValues(t, 3, old.ln.migrated.Load())
 	_, since := next.ln.conns.Counts()
 	assert.True(t, since.Equal(oldest), "they are as old as they are")
@@ -213,7 +213,7 @@ func TestARequestInTheMiddleStaysWhereItIs(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 
 	g := succeed(t, old, next)
-	old.ln.expects.Store(true)
+	old.ln.expects.Store(&expectation{over: make(chan struct{})})
 	ended := old.drain(t.Context(), time.Hour)
 	g.begin()
 	for _, c := range all {
@@ -302,7 +302,7 @@ func TestWhatIsWrittenMeanwhileTravelsAlong(t *testing.T) {
 		before := requests.Load()
 		require.Eventually(t, func() bool { return requests.Load() > before+100 }, time.Minute, time.Millisecond)
 		g := succeed(t, old, next)
-		old.ln.expects.Store(true)
+		old.ln.expects.Store(&expectation{over: make(chan struct{})})
 		ended := old.drain(t.Context(), time.Hour)
 		g.begin()
 		require.NoError(t, <-ended)
@@ -330,7 +330,7 @@ func TestAnInheritedConnectionIsAnIdleOne(t *testing.T) {
 	ended := old.drain(t.Context(), time.Hour)
 	g.begin()
 	require.NoError(t, <-ended)
-	next.await(track.Counts{track.New: 2})
+	next.await(track.Counts{track.Idle: 2})
 	fresh := next.dial() // one that was not inherited is closed after the timeout
 	_, err := fresh.br.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
@@ -440,7 +440,7 @@ func TestAReceiverThatDoesNotAcceptGetsAFew(t *testing.T) {
 		all = append(all, c)
 	}
 	g := succeed(t, old, next)
-	old.ln.expects.Store(true)
+	old.ln.expects.Store(&expectation{over: make(chan struct{})})
 	ended := old.drain(t.Context(), time.Hour)
 	g.begin()
 	require.Eventually(t, func() bool { return next.ln.conns.Len() >= 64 }, time.Minute, time.Millisecond)

@@ -31,7 +31,8 @@ type peer struct {
 	dead chan struct{} // closed when its process is known to be gone
 	die  sync.Once
 
-	receiver *transfer.Receiver // of its connections; nil: not open
+	receiver   *transfer.Receiver // of its connections; nil: not open
+	adoptLater bool               // opening it failed and is tried again
 
 	report   link.Report // the last one, of a draining generation
 	reported time.Time   // zero: none yet
@@ -178,7 +179,11 @@ func (u *Upgrader) send(number int, m link.Message, files ...*os.File) {
 		return
 	}
 	if err := p.conn.Send(m, files...); err != nil {
-		u.log.LogAttrs(u.ctx, slog.LevelWarn, "message not sent", slog.Int("generation", number),
+		level := slog.LevelWarn
+		if errors.Is(err, link.ErrPeerClosed) { // it is on its way out
+			level = slog.LevelDebug
+		}
+		u.log.LogAttrs(u.ctx, level, "message not sent", slog.Int("generation", number),
 			slog.String("kind", string(m.Kind())), slog.Any("err", err))
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/upgrade/internal/link"
-	"github.com/hdctl/handoff/upgrade/internal/track"
 )
 
 // Session is what the next generation has to know about a connection to go on with
@@ -170,6 +169,15 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 	l := c.listener()
 	place := c.takePoke()
 	m := l.mover.Load()
+	if m == nil {
+		if e := l.expects.Load(); e != nil { // it is being opened
+			select {
+			case <-e.over:
+			case <-ctx.Done():
+			}
+			m = l.mover.Load()
+		}
+	}
 	if m == nil || m.isOver() || !m.listeners[l.name].Sessions {
 		if place {
 			l.places.release()
@@ -191,11 +199,4 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 		return fmt.Errorf("hand off a connection of %q to generation %d: %w", l.name, m.to, err)
 	}
 	return nil
-}
-
-// markSession makes c one that came with a session.
-func (c *Conn) markSession(session any, label string) {
-	c.withExtra(func(x *extra) { x.session = session })
-	c.entry.SetPhase(track.Stream)
-	c.entry.SetLabel(label)
 }

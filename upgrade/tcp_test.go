@@ -50,9 +50,10 @@ func TestOneTCPServerOnTwoListeners(t *testing.T) {
 	server := TCP(func(ctx context.Context, c *Conn) {
 		lines := bufio.NewScanner(c)
 		for lines.Scan() {
+			err := context.Cause(ctx)
 			fmt.Fprintln(c, lines.Text())
-			if ctx.Err() != nil {
-				ended <- context.Cause(ctx)
+			if err != nil {
+				ended <- err
 				return
 			}
 		}

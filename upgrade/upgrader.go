@@ -86,6 +86,7 @@ type Upgrader struct {
 	drainage     *drainage
 	hold         *control.Hold
 	mover        *mover
+	expectation  *expectation
 	note         string    // why connections stay
 	hurriedUntil time.Time // when main wants our drain to end
 	cut          track.Counts

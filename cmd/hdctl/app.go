@@ -39,6 +39,7 @@ type patience struct {
 	slack   time.Duration // after the service's own limit, until its answer is missed
 	settle  time.Duration // to find out what became of an upgrade without an answer
 	poll    time.Duration // between two questions of the same kind
+	look    time.Duration // between two looks of a wait in which nothing happens
 	back    time.Duration // for a service to come back, when its events are followed
 }
 
@@ -58,6 +59,7 @@ func newApp(stdout, stderr io.Writer, env []string) *app {
 			slack:   5 * time.Second,
 			settle:  15 * time.Second,
 			poll:    250 * time.Millisecond,
+			look:    time.Second,
 			back:    30 * time.Second,
 		},
 	}

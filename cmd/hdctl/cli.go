@@ -15,6 +15,10 @@ import (
 type cli struct {
 	Upgrade upgradeCmd `cmd:"" help:"Start a new generation and hand it the sockets; wait until it is confirmed"`
 	Status  statusCmd  `cmd:"" help:"Show generations and draining connections"`
+	Conns   connsCmd   `cmd:"" help:"List open connections of all generations, oldest first"`
+	Wait    waitCmd    `cmd:"" help:"Wait until the service is ready, is drained, or runs a generation"`
+	Drain   drainCmd   `cmd:"" help:"Accept nothing more without an upgrade, or again"`
+	End     endCmd     `cmd:"" help:"End the drain of old generations before its deadline"`
 	List    listCmd    `cmd:"" help:"List services with a control socket"`
 	Events  eventsCmd  `cmd:"" help:"Print upgrade events"`
 	Unit    struct {
@@ -31,8 +35,8 @@ type globals struct {
 	Help        helpFlag      `short:"h" help:"Show this help."`
 	Format      string        `short:"o" enum:"table,wide,json,jsonl" default:"table" placeholder:"FORMAT" help:"How to print: table, wide, json, jsonl."`
 	JSON        bool          `name:"json" help:"The same as -o json."`
-	Quiet       bool          `short:"q" help:"No progress and no warnings; and upgrade and status print nothing on stdout, unless it is JSON."`
-	Timeout     time.Duration `placeholder:"DURATION" help:"How long to wait. upgrade: until it is confirmed; the service enforces that. Others: for an answer (2s)."`
+	Quiet       bool          `short:"q" help:"No progress and no warnings; and upgrade, status, wait, drain and end print nothing on stdout, unless it is JSON."`
+	Timeout     time.Duration `placeholder:"DURATION" help:"How long to wait. upgrade: until it is confirmed; the service enforces that. wait: for what is waited for (for ever). Others: for an answer (2s or 10s)."`
 	User        bool          `help:"Services of the user: control sockets under $$XDG_RUNTIME_DIR, and the user's systemd."`
 	Socket      string        `placeholder:"PATH" help:"Path of the control socket, instead of the one that belongs to UNIT ($$HDCTL_SOCKET)."`
 	NoLegend    bool          `help:"No header above tables."`

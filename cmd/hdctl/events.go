@@ -29,10 +29,10 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	client := a.client(t)
 	if !c.Follow {
-		return c.past(ctx, a, t, client)
+		return c.past(ctx, a, t)
 	}
+	client := a.client(t)
 	var last control.Event
 	show := func(e control.Event) error {
 		// A new connection begins with what is remembered. A service that was
@@ -100,13 +100,7 @@ func (*eventsCmd) await(ctx context.Context, a *app, t target, client *control.C
 }
 
 // past prints what is remembered.
-func (c *eventsCmd) past(ctx context.Context, a *app, t target, client *control.Client) error {
-	limit := a.patience.before
-	if a.globals.Timeout > 0 {
-		limit = a.globals.Timeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+func (c *eventsCmd) past(ctx context.Context, a *app, t target) error {
 	events := []control.Event{}
 	show := a.printEvent
 	if a.globals.Format == "json" {
@@ -115,16 +109,13 @@ func (c *eventsCmd) past(ctx context.Context, a *app, t target, client *control.
 			return nil
 		}
 	}
-	err := client.Events(ctx, false, show)
-	switch {
-	case err == nil && a.globals.Format == "json":
+	err := a.call(ctx, t, a.patience.before, func(ctx context.Context, client *control.Client) error {
+		return client.Events(ctx, false, show)
+	})
+	if err == nil && a.globals.Format == "json" {
 		return a.printJSON(events, true)
-	case err == nil:
-		return nil
-	case notRunning(err):
-		return a.absent(ctx, t, err)
 	}
-	return apiError(t, err)
+	return err
 }
 
 // printEvent prints one event: columns cannot be aligned to what is not known

@@ -15,13 +15,21 @@ func age(d time.Duration) string {
 	case s <= 0:
 		return "0s"
 	case s < 60:
-		return fmt.Sprintf("%ds", s)
+		return strconv.FormatInt(s, 10) + "s"
 	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+		return twoUnits(s/60, 'm', s%60, 's')
 	case s < 24*3600:
-		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+		return twoUnits(s/3600, 'h', s/60%60, 'm')
 	}
-	return fmt.Sprintf("%dd%02dh", s/(24*3600), s/3600%24)
+	return twoUnits(s/(24*3600), 'd', s/3600%24, 'h')
+}
+
+// twoUnits is "3m07s". There can be very many of them in a table, and fmt takes
+// its time.
+func twoUnits(n int64, unit byte, rest int64, restUnit byte) string {
+	var buf [24]byte
+	b := append(strconv.AppendInt(buf[:0], n, 10), unit)
+	return string(append(b, byte('0'+rest/10), byte('0'+rest%10), restUnit))
 }
 
 // since is the age of t at now; "-" if there is no t.
@@ -72,10 +80,12 @@ func size(n int64) string {
 		f /= 1024
 		i++
 	}
+	digits := 0
 	if i > 0 && f < 9.95 {
-		return fmt.Sprintf("%.1f%c", f, units[i])
+		digits = 1
 	}
-	return fmt.Sprintf("%.0f%c", f, units[i])
+	var buf [24]byte
+	return string(append(strconv.AppendFloat(buf[:0], f, 'f', digits, 64), units[i]))
 }
 
 // count is "1 connection", "2 connections".

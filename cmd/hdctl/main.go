@@ -2,6 +2,7 @@
 //
 //	hdctl upgrade app    start a new version and hand it the sockets
 //	hdctl status app     show its generations and their connections
+//	hdctl conns app      list the connections, with their clients
 //
 // See "hdctl --help", and hdctl(1).
 package main

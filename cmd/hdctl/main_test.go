@@ -52,10 +52,10 @@ func hdctlMain() {
 
 // testPatience is long, except for what a script or test wants to see the end
 // of: then it sets TEST_PATIENCE to that (and to nothing else, or a slow machine
-// would make it fail).
+// would make it fail). A wait that no event ends never ends.
 func testPatience(short string) patience {
 	const long = 30 * time.Second
-	p := patience{status: long, systemd: long, before: long, slack: long, settle: long, poll: 5 * time.Millisecond, back: long}
+	p := patience{status: long, systemd: long, before: long, slack: long, settle: long, poll: 5 * time.Millisecond, look: time.Hour, back: long}
 	for name, d := range map[string]*time.Duration{"status": &p.status, "before": &p.before, "settle": &p.settle} {
 		if strings.Contains(short, name) {
 			*d = 50 * time.Millisecond

@@ -50,7 +50,7 @@ func TestManualPage(t *testing.T) {
 		return next(nil)
 	})
 	require.NoError(t, err)
-	assert.Equal(t, 7, verbs)
+	assert.Equal(t, 11, verbs)
 	for code := exitOK; code <= exitNobody; code++ {
 		has(fmt.Sprintf(`(?m)^\*\*%d\*\*$`, code))
 	}

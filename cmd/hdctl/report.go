@@ -91,7 +91,7 @@ func (a *app) ask(ctx context.Context, t target) *statusReport {
 	}
 	r.Mismatch = mismatch(s, r.Systemd)
 	r.Condition, r.exit = condNotServing, exitNotRunning
-	if slices.ContainsFunc(s.Generations, func(g control.Generation) bool { return g.State == control.StateServing }) {
+	if s.Held == nil && slices.ContainsFunc(s.Generations, func(g control.Generation) bool { return g.State == control.StateServing }) {
 		r.Condition, r.exit = condServing, exitOK
 	}
 	return r

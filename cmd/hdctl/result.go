@@ -58,7 +58,11 @@ func (a *app) reportResult(at *attempt, wait string, r *control.Result) error {
 		a.printResult(r, fmt.Sprintf("%s: %s", at.target, successText(r)))
 		switch {
 		case r.Cut.Total > 0:
-			return exitf(exitCut, "%s: %s cut at the drain deadline of generation %d", at.target, wereCut(r.Cut.Total), r.From)
+			text := fmt.Sprintf("%s cut at the drain deadline of generation %d", wereCut(r.Cut.Total), r.From)
+			if kinds := kindsText(r.Cut); kinds != "" {
+				text += ": " + kinds
+			}
+			return exitf(exitCut, "%s: %s", at.target, text)
 		case wait == control.WaitDrained && !r.Drained:
 			return exitf(exitUnknown, "%s: upgraded, but nobody saw the drain of generation %d end", at.target, r.From).
 				withHint("%s", at.target.command("status"))
@@ -101,7 +105,11 @@ func successText(r *control.Result) string {
 		times = append(times, "confirmed in "+lasted(r.Confirmed))
 	}
 	if r.Drained {
-		times = append(times, "drained in "+lasted(r.Total), fmt.Sprintf("%d cut", r.Cut.Total))
+		times = append(times, "drained in "+lasted(r.Total))
+		if r.Migrated > 0 {
+			times = append(times, count(r.Migrated, "connection")+" migrated")
+		}
+		times = append(times, fmt.Sprintf("%d cut", r.Cut.Total))
 	}
 	if len(times) > 0 {
 		b.WriteString(": " + strings.Join(times, ", "))

@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
-	"time"
 )
 
 // statusCmd is "hdctl status".
 type statusCmd struct {
-	Units    []string      `arg:"" optional:"" name:"unit" help:"Services, or patterns as 'web*'. Default: all that have a control socket."`
-	Watch    bool          `short:"w" help:"Show it again and again; on a terminal in place."`
-	Interval time.Duration `default:"1s" placeholder:"DURATION" help:"Time between two looks of --watch."`
+	Units []string `arg:"" optional:"" name:"unit" help:"Services, or patterns as 'web*'. Default: all that have a control socket."`
+	watching
 }
 
 // Help is shown by hdctl status --help.
@@ -29,20 +27,13 @@ Example:
 
 // Run shows the status, once or until the context ends.
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
-	if !c.Watch {
+	return c.run(ctx, a, func(ctx context.Context) (func(int) error, int, error) {
 		reports, err := c.look(ctx, a)
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
-		if err := c.show(a, reports); err != nil {
-			return err
-		}
-		return exitCode(worst(reports))
-	}
-	if c.Interval < 10*time.Millisecond {
-		return exitf(exitUsage, "--interval: %v is less than 10ms", c.Interval)
-	}
-	return c.watch(ctx, a)
+		return func(int) error { return c.show(a, reports) }, worst(reports), nil
+	})
 }
 
 // look asks all services, at the same time.

@@ -49,8 +49,10 @@ func (a *app) printReport(r *statusReport) {
 	a.printf("\n")
 	a.generations(r.Status, wide).print(&a.terminal, !a.globals.NoLegend)
 	for _, g := range r.Generations {
-		if g.Reason != "" {
-			a.printf("generation %d: %s\n", g.Number, clean(g.Reason))
+		for _, s := range []string{g.Reason, g.Note} {
+			if s != "" {
+				a.printf("generation %d: %s\n", g.Number, clean(s))
+			}
 		}
 	}
 }
@@ -78,13 +80,17 @@ func (a *app) headline(s *control.Status) string {
 		case control.StateServing:
 			serving = &s.Generations[i]
 		case control.StateDraining:
-			draining++
+			if s.Held == nil || g.Number != s.Main { // else its door is closed, and that is said below
+				draining++
+			}
 		}
 	}
 	var b strings.Builder
 	switch {
 	case s.Stopping:
 		b.WriteString(a.paint(yellow, "stopping"))
+	case s.Held != nil && main != nil:
+		b.WriteString(a.paint(yellow, fmt.Sprintf("draining %s, %s", named(main.Number, main.Version), holdText(s.Held, s.Time))))
 	case serving == nil && main == nil:
 		b.WriteString(a.paint(red, "nobody serves"))
 	case serving == nil:
@@ -111,7 +117,10 @@ func (a *app) socketList(sockets []control.Socket, counts bool) []string {
 		case !s.Claimed:
 			text += " " + a.paint(red, "NOT SERVED")
 		case counts:
-			text += fmt.Sprintf(": %d new, %d active, %d idle, %d stream", c.New, c.Active, c.Idle, c.Stream)
+			text += fmt.Sprintf(": %d new, %d active, %d idle, %d stream", c.New, c.Active, c.Idle, streams(c))
+			if c.Hijacked > 0 {
+				text += fmt.Sprintf(" (%d hijacked)", c.Hijacked)
+			}
 		}
 		list = append(list, text)
 	}
@@ -143,8 +152,15 @@ func (a *app) lastText(r *control.Record, now time.Time) string {
 	begin := fmt.Sprintf("upgrade %d -> %d%s %s ago", r.From, r.To, viaText(r.Trigger), since(now, r.Time))
 	if r.Outcome == control.OutcomeConfirmed {
 		text := fmt.Sprintf("%s: serving in %s, confirmed in %s", begin, lasted(r.Serving), lasted(r.Confirmed))
+		cut := fmt.Sprintf("%d cut", r.Cut.Total)
 		if r.Cut.Total > 0 {
-			text += ", " + a.paint(red, fmt.Sprintf("%d cut", r.Cut.Total))
+			cut = a.paint(red, cut+inParens(kindsText(r.Cut)))
+		}
+		switch {
+		case r.Migrated > 0:
+			text += fmt.Sprintf(", %s migrated, %s", count(r.Migrated, "connection"), cut)
+		case r.Cut.Total > 0:
+			text += ", " + cut
 		}
 		return text
 	}
@@ -244,6 +260,16 @@ func optionsText(o control.Settings) string {
 	}
 	text := fmt.Sprintf("ready timeout %s, probation %s, drain timeout %s, stop timeout %s, max draining %d",
 		value(o.ReadyTimeout), value(o.Probation), value(o.DrainTimeout), value(o.StopTimeout), o.MaxDraining)
+	if o.Overflow != "" {
+		text += " then " + clean(o.Overflow)
+	}
+	if o.DrainDelay > 0 {
+		text += ", drain delay " + brief(o.DrainDelay)
+	}
+	if o.DrainSpread > 0 {
+		text += ", drain spread " + brief(o.DrainSpread)
+	}
+	text += ", migrate " + map[bool]string{true: "on", false: "off"}[o.Migrate]
 	if o.Watchdog > 0 {
 		text += ", watchdog " + brief(o.Watchdog)
 	}
@@ -257,7 +283,7 @@ func (a *app) generations(s *control.Status, wide bool) *table {
 		right("CONNS"), right("ACTIVE"), right("IDLE"), right("STREAM"), right("OLDEST"), right("DEADLINE"), right("RSS"),
 	}}
 	if wide {
-		t.columns = append(t.columns, right("NEW"), right("CUT"), left("EXE"))
+		t.columns = append(t.columns, right("NEW"), right("HIJACKED"), right("MIGRATED"), right("CUT"), left("EXE"))
 	}
 	number := func(n int) cell { return cell{text: strconv.Itoa(n)} }
 	for _, g := range s.Generations {
@@ -269,17 +295,41 @@ func (a *app) generations(s *control.Status, wide bool) *table {
 			number(g.Number), number(g.PID), text(g.Version),
 			{clean(string(g.State)), stateStyle(g.State)},
 			{text: since(s.Time, g.Since)},
-			number(g.Conns.Total), number(g.Conns.Active), number(g.Conns.Idle), number(g.Conns.Stream),
+			number(g.Conns.Total), number(g.Conns.Active), number(g.Conns.Idle), number(streams(g.Conns)),
 			{text: since(s.Time, g.Oldest)},
 			{text: deadline},
 			{text: size(g.RSS)},
 		}
 		if wide {
-			row = append(row, number(g.Conns.New), number(g.Cut), text(g.Executable))
+			row = append(row, number(g.Conns.New), number(g.Conns.Hijacked), number(g.Migrated), number(g.Cut), text(g.Executable))
 		}
 		t.add(row...)
 	}
 	return t
+}
+
+// streams are connections without the end of a request to wait for: for who
+// waits for the end of a drain, those that net/http has given away are the same.
+func streams(c control.Counts) int { return c.Stream + c.Hijacked }
+
+// kindsText is "1 active, 1 hijacked".
+func kindsText(c control.Counts) string {
+	var kinds []string
+	for _, k := range []struct {
+		n    int
+		name string
+	}{
+		{c.New, control.ConnNew},
+		{c.Active, control.ConnActive},
+		{c.Idle, control.ConnIdle},
+		{c.Stream, control.ConnStream},
+		{c.Hijacked, control.ConnHijacked},
+	} {
+		if k.n > 0 {
+			kinds = append(kinds, fmt.Sprintf("%d %s", k.n, k.name))
+		}
+	}
+	return strings.Join(kinds, ", ")
 }
 
 func stateStyle(s control.State) style {

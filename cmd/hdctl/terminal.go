@@ -136,7 +136,7 @@ func (t *terminal) paint(st style, s string) string {
 
 // clean replaces what a terminal would obey, and what would break a line.
 func clean(s string) string {
-	if strings.IndexFunc(s, unclean) < 0 && utf8.ValidString(s) {
+	if isPlain(s) || strings.IndexFunc(s, unclean) < 0 && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
@@ -151,6 +151,17 @@ func clean(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// isPlain tells whether s is of printable ASCII: as nearly everything is, and
+// that is quickly found out.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // unclean is true for control characters, for those that change the direction

@@ -107,6 +107,81 @@ func TestWatchOnTerminal(t *testing.T) {
 	}
 }
 
+// The same for a list that does not fit: its end says what is not shown. A
+// warning is a part of the picture.
+func TestConnsWatchOnTerminal(t *testing.T) {
+	a, _, _ := testApp(t)
+	tty := newPTY(t)
+	a.stdout, a.stderr = tty.File, tty.File
+	a.env["TERM"] = "xterm"
+	f := &fakeService{Status: sampleStatus(), Conns: []control.Line{}}
+	for i := range 20 {
+		f.Conns = append(f.Conns, control.Line{Conn: &control.Conn{Generation: 6, Listener: "http", State: control.ConnIdle, Peer: "peer-" + strconv.Itoa(i), Age: float64(100 + i)}})
+	}
+	f.Conns = append(f.Conns, control.Line{End: &control.ConnsEnd{Total: 20, Missing: []control.MissingConns{{Generation: 5, Reason: "gone"}}}})
+	f.run(t, a.runDir, "app")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	code := make(chan int)
+	go func() { code <- a.run(ctx, []string{"conns", "-w", "--interval=10ms"}) }()
+	out := tty.readUntil(t, func(s string) bool { return strings.Count(s, endOfScreen) >= 3 })
+	cancel()
+	end := tty.readUntil(t, func(s string) bool { return strings.HasSuffix(s, leaveScreen) })
+	assert.Equal(t, exitUnknown, <-code, "of the last look")
+
+	assert.Equal(t, 1, strings.Count(out+end, enterScreen))
+	for _, frame := range strings.Split(out, home)[1:4] {
+		lines := strings.Split(frame, endOfLine+"\r\r\n")
+		require.Len(t, lines, 12, "%q", frame)
+		assert.Contains(t, lines[2], "GEN  LISTENER  STATE")
+		assert.Contains(t, lines[3], "peer-19")
+		assert.Contains(t, lines[8], "peer-14")
+		assert.Equal(t, "the oldest 6 of 20 connections, all of generation 6", lines[10])
+		assert.Equal(t, "hdctl: warning: app: the connections of generation 5 are missing: gone"+endOfLine+endOfScreen, strings.TrimSuffix(lines[11], leaveScreen))
+	}
+}
+
+// Off a terminal it appends, and a service that is gone is the end.
+func TestConnsWatchAppends(t *testing.T) {
+	a, _, stderr := testApp(t)
+	f := &fakeService{Status: sampleStatus(), Conns: []control.Line{{End: new(control.ConnsEnd)}}}
+	f.run(t, a.runDir, "app")
+	looks := 0
+	out := &endAt{word: "0 connections", end: func() {
+		if looks++; looks == 3 {
+			f.stop()
+		}
+	}}
+	a.stdout = out
+	assert.Equal(t, exitNotRunning, a.run(t.Context(), []string{"conns", "app", "--watch", "--interval=10ms"}), stderr.String())
+	assert.Equal(t, 2, strings.Count(out.String(), "\n--- "))
+}
+
+// On a terminal, what a wait waits for is one line, always with the numbers of
+// now.
+func TestWaitOnTerminal(t *testing.T) {
+	a, stdout, _ := testApp(t)
+	tty := newPTY(t)
+	a.stderr = tty.File
+	a.patience.look = a.patience.poll
+	first := serviceStatus(7, 6)
+	f := &fakeService{Status: first, End: "hang"}
+	f.run(t, a.runDir, "app")
+	code := make(chan int)
+	go func() { code <- a.run(t.Context(), []string{"wait", "app", "--for=drained"}) }()
+	shown := tty.readUntil(t, func(s string) bool { return strings.HasSuffix(s, endOfLine) })
+	assert.Equal(t, "\rapp: generation 6 drains (6 connection>\x1b[K", shown)
+	f.change(serviceStatus(7, 5))
+	shown = tty.readUntil(t, func(s string) bool { return strings.HasSuffix(s, endOfLine) })
+	assert.Equal(t, "\rapp: generation 5 drains (5 connection>\x1b[K", shown)
+	f.set(serviceStatus(7))
+	assert.Equal(t, exitOK, <-code)
+	assert.Equal(t, "app: drained: only generation 7 is left\n", stdout.String())
+	_, err := tty.WriteString("END")
+	require.NoError(t, err)
+	assert.Equal(t, "\r\x1b[KEND", tty.readUntil(t, func(s string) bool { return strings.HasSuffix(s, "END") }))
+}
+
 // Off a terminal, --watch appends; the exit status is that of the last look.
 func TestWatchAppends(t *testing.T) {
 	a, _, _ := testApp(t)

@@ -134,7 +134,8 @@ func (c *upgradeCmd) ask(ctx context.Context, a *app, at *attempt) (*control.Res
 			cancel(errAccepted)
 		}
 		if e.Phase == control.PhaseConfirmed {
-			limit(overdue, seconds(at.before.Options.DrainTimeout), a.patience.slack+a.patience.settle)
+			o := at.before.Options
+			limit(overdue, seconds(o.DrainTimeout), seconds(o.DrainDelay+o.DrainSpread)+a.patience.slack+a.patience.settle)
 		}
 	})
 	// If the result came all the same, it counts.

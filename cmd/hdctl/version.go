@@ -44,7 +44,11 @@ func (c *versionCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		if report.Service, err = c.ask(ctx, a, t); err != nil {
+		err = a.call(ctx, t, a.patience.status, func(ctx context.Context, client *control.Client) (err error) {
+			report.Service, err = client.Version(ctx)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -60,19 +64,6 @@ func (c *versionCmd) Run(ctx context.Context, a *app) error {
 			clean(v.Service), orDash(clean(v.Version)), v.Generation, orDash(clean(v.Library)), v.APIVersion)
 	}
 	return nil
-}
-
-func (*versionCmd) ask(ctx context.Context, a *app, t target) (*control.Version, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.answerLimit())
-	defer cancel()
-	v, err := a.client(t).Version(ctx)
-	switch {
-	case err == nil:
-		return v, nil
-	case notRunning(err):
-		return nil, a.absent(ctx, t, err)
-	}
-	return nil, apiError(t, err)
 }
 
 // clientVersion is hdctl's version in one line.

@@ -28,7 +28,7 @@ func TestStopIsPoliteAfterAnUpgrade(t *testing.T) {
 			pid := s.MainPID(service)
 			stream, slow := s.openStream(), s.connect()
 			slow.send("/sleep?ms=1000")
-			s.WaitFor(t, "the request", func() bool { return mainOf(t, s.status()).Conns.Active == 2 })
+			s.WaitFor(t, "the request", func() bool { return working(mainOf(t, s.status())) == 2 })
 
 			stop(s)
 			assert.True(t, stream.goodbye())

@@ -180,8 +180,9 @@ func TestFallBack(t *testing.T) {
 }
 
 // TestNoConnectionIsClosedUnannounced has connections of each kind open at an
-// upgrade: keep-alive ones are told with their next answer, others live on, and
-// only the deadline cuts, which is counted.
+// upgrade: those of HTTP go on with the new generation as soon as they have no
+// request, a stream is told, others live on, and only the deadline cuts, which is
+// counted by kind.
 func TestNoConnectionIsClosedUnannounced(t *testing.T) {
 	s := newSite(t, options{unit: func(u *units.Service) { u.DrainTimeout = 4 * time.Second }})
 	idle, fresh, slow := s.connect(), s.connect(), s.connect()
@@ -190,7 +191,7 @@ func TestNoConnectionIsClosedUnannounced(t *testing.T) {
 	held := s.openEcho()
 	require.Equal(t, "1: a", held.say("a"))
 	events := s.openStream()
-	s.WaitFor(t, "the request of the slow one", func() bool { return mainOf(t, s.status()).Conns.Active >= 2 })
+	s.WaitFor(t, "the request of the slow one", func() bool { return working(mainOf(t, s.status())) >= 2 })
 
 	s.deploy("demo-v2")
 	up := s.inBackground("hdctl", "upgrade", "--wait=drained", "demo")
@@ -199,18 +200,25 @@ func TestNoConnectionIsClosedUnannounced(t *testing.T) {
 	assert.True(t, events.goodbye(), "a stream is told to go")
 	a := slow.receive()
 	assert.Equal(t, "1", a.header("X-Handoff-Generation"))
-	for name, c := range map[string]*client{"idle": idle, "fresh": fresh} {
+	assert.False(t, a.Close)
+	s.WaitFor(t, "the connections to have moved", func() bool {
+		return s.status().Last.Migrated == 4 // that of the stream as well
+	})
+	for name, c := range map[string]*client{"idle": idle, "fresh": fresh, "slow": slow} {
 		a := c.get("/")
-		assert.Equal(t, "1", a.header("X-Handoff-Generation"), name)
-		assert.True(t, a.Close, "%s: Connection: close", name)
+		assert.Equal(t, "2", a.header("X-Handoff-Generation"), name)
+		assert.False(t, a.Close, name)
 	}
 	assert.Equal(t, "1: b", held.say("b"), "lives on")
 	r := <-up
 	assert.Equal(t, 8, r.ExitCode, "upgraded, but connections were cut: %s%s", r.Stdout, r.Stderr)
+	assert.Contains(t, r.Stderr, "1 connection was cut")
 	assert.Empty(t, held.say("c"), "cut at the deadline")
 	e := s.waitRecord("MESSAGE_ID=" + drainedID)
-	assert.Equal(t, "3", e.Fields["HANDOFF_CUT"],
-		"%s; the echo connection, and two that were idle again after an answer that had begun before the drain", e.Message)
+	assert.Equal(t, "1", e.Fields["HANDOFF_CUT"], "%s", e.Message)
+	assert.Equal(t, "4", e.Fields["HANDOFF_MIGRATED"], "%s", e.Message)
+	last := s.status().Last
+	assert.Equal(t, control.Counts{Total: 1, Stream: 1}, last.Cut)
 }
 
 // TestUpgradesDoNotWaitForDrains holds a connection in each of many generations:

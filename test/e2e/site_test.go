@@ -53,7 +53,10 @@ func newSite(t testing.TB, o options) *site {
 		},
 		Probation: 200 * time.Millisecond,
 		// Of the race detector, if it is there: no second of sleep at the end.
-		Environment: []units.Variable{{Name: "GORACE", Value: "atexit_sleep_ms=0"}},
+		Environment: []units.Variable{
+			{Name: "GORACE", Value: "atexit_sleep_ms=0"},
+			{Name: "HANDOFF_DRAIN_SPREAD", Value: "100ms"},
+		},
 	}
 	if o.probation != 0 {
 		u.Probation = o.probation
@@ -141,6 +144,10 @@ func mainOf(t testing.TB, st control.Status) control.Generation {
 	t.Helper()
 	return generation(t, st, st.Main)
 }
+
+// working counts the connections of a generation that are in the middle of
+// something over HTTP.
+func working(g control.Generation) int { return g.Conns.Active + g.Conns.Stream }
 
 // unit returns what systemd thinks of the service.
 func (s *site) unit() map[string]string {

@@ -6,66 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
-	"time"
 )
-
-// maker makes the requests of one kind.
-type maker func(rng *rand.Rand) request
-
-// hello is GET /.
-func (o *Options) hello() maker {
-	head := o.head("GET / HTTP/1.1", "")
-	return func(*rand.Rand) request {
-		return request{method: http.MethodGet, head: head, check: checkHello}
-	}
-}
-
-// post is POST / with a body of up to 4 KiB; one in eight is written in two parts.
-func (o *Options) post() maker {
-	return func(rng *rand.Rand) request {
-		body := make([]byte, 1+rng.IntN(4096))
-		for i := range body {
-			body[i] = byte('a' + rng.IntN(26))
-		}
-		r := request{
-			method: http.MethodPost,
-			head:   o.head("POST / HTTP/1.1", fmt.Sprintf("Content-Type: text/plain\r\nContent-Length: %d\r\n", len(body))),
-			body:   body,
-			check:  checkPost(body),
-		}
-		if rng.IntN(8) == 0 {
-			r.pause = time.Duration(1 + rng.IntN(int(5*time.Millisecond)))
-		}
-		return r
-	}
-}
-
-// sleep is GET /sleep.
-func (o *Options) sleep() maker {
-	return func(rng *rand.Rand) request {
-		d := time.Duration(rng.Int64N(int64(o.SlowTime)) + 1).Round(time.Millisecond)
-		return request{
-			method: http.MethodGet,
-			head:   o.head(fmt.Sprintf("GET /sleep?ms=%d HTTP/1.1", d.Milliseconds()), ""),
-			asked:  d,
-			check:  checkSleep,
-		}
-	}
-}
-
-// bytes is GET /bytes.
-func (o *Options) bytes() maker {
-	head := o.head(fmt.Sprintf("GET /bytes?n=%d HTTP/1.1", o.DownloadSize), "")
-	return func(*rand.Rand) request {
-		return request{method: http.MethodGet, head: head, check: checkBytes(o.DownloadSize)}
-	}
-}
-
-func (o *Options) head(line, fields string) []byte {
-	return []byte(line + "\r\nHost: " + o.Host + "\r\nUser-Agent: handoff-load\r\n" + fields + "\r\n")
-}
 
 // checkHeader is common to all answers but streams.
 func checkHeader(r *http.Response) error {

@@ -22,6 +22,8 @@ var (
 	errAborted = errors.New("the load was aborted")
 	errUnasked = errors.New("the server sent something that nobody asked for")
 	errTimeout = errors.New("no answer in time")
+
+	errPipelined = errors.New("unanswered: the answer before announced the end of the connection")
 )
 
 // phaseError is an error of a request, and what it was doing.
@@ -189,95 +191,126 @@ func (c *conn) peek() error {
 	return errUnasked
 }
 
-// request is what is sent, and how the answer is checked.
-type request struct {
-	method string
-	head   []byte
-	body   []byte
-	pause  time.Duration // between two halves of what is written; 0: all at once
-	asked  time.Duration // that the server shall sleep
-	check  func(from origin, r *http.Response) error
+// answer is a good one.
+type answer struct {
+	from      origin
+	announced bool          // the connection ends with it
+	wait      time.Duration // from the request to the header of its answer, without the pauses in between
 }
 
-// do sends r and reads the answer. wait is the time to the header of the answer.
-// The error is a [*phaseError] or errAborted.
-func (c *conn) do(r request, timeout time.Duration) (announced bool, wait time.Duration, err error) {
+// do sends f and reads the answers, which must come in the order of the requests;
+// good is called with each. The error, a [*phaseError] or errAborted, is that of
+// the first request without one; those behind it have none either.
+func (c *conn) do(f flight, timeout time.Duration, good func(answer)) error {
 	start := time.Now()
-	resp, err := c.open(r, timeout)
-	if err != nil {
-		return false, time.Since(start), err
+	deadline := start.Add(timeout + f.extra())
+	out, ends := f.bytes()
+	sent, paused, broken := c.send(out, f.cuts, ends[0], deadline)
+	if broken != nil {
+		// Those requests that were sent completely may have answers still.
+		if err := c.arm(false, deadline); err != nil {
+			return err
+		}
 	}
-	wait = time.Since(start)
-	defer resp.Body.Close()
-	from := originOf(resp.Header)
-	if err := r.check(from, resp); err != nil {
-		return false, wait, c.fault(PhaseContent, timeout, err)
+	var asked time.Duration
+	for i, r := range f.requests {
+		if sent < ends[i] {
+			return c.fault(PhaseWrite, timeout, broken)
+		}
+		resp, err := c.header(r.method, timeout)
+		if err != nil {
+			return err
+		}
+		asked += r.asked
+		a := answer{from: originOf(resp.Header), announced: resp.Close, wait: time.Since(start) - paused - asked}
+		if err := r.check(a.from, resp); err != nil {
+			return c.fault(PhaseContent, timeout, err)
+		}
+		c.last = a.from
+		c.requests++
+		last := i == len(f.requests)-1
+		if last && !a.announced && c.br.Buffered() > 0 {
+			return &phaseError{PhaseContent, errUnasked}
+		}
+		good(a)
+		if a.announced && !last {
+			return &phaseError{PhaseRead, errPipelined}
+		}
 	}
-	c.last = from
-	c.requests++
-	if resp.Close {
-		return true, wait, nil
-	}
-	if c.br.Buffered() > 0 {
-		return false, wait, &phaseError{PhaseContent, errUnasked}
-	}
-	return false, wait, nil
+	return nil
 }
 
-// open sends r and reads the header of the answer.
+// open sends a request without a body and reads the header of the answer.
 func (c *conn) open(r request, timeout time.Duration) (*http.Response, error) {
-	if err := c.send(r, time.Now().Add(timeout+r.asked)); err != nil {
+	if _, _, err := c.send(r.head, nil, len(r.head), time.Now().Add(timeout)); err != nil {
 		return nil, c.fault(PhaseWrite, timeout, err)
 	}
+	return c.header(r.method, timeout)
+}
+
+// header reads the header of an answer.
+func (c *conn) header(method string, timeout time.Duration) (*http.Response, error) {
 	if _, err := c.br.Peek(1); err == io.EOF {
 		return nil, &phaseError{PhaseRead, errors.New("the connection was closed before the answer")}
 	} else if err != nil {
 		return nil, c.fault(PhaseRead, timeout, err)
 	}
-	resp, err := http.ReadResponse(c.br, &http.Request{Method: r.method})
+	resp, err := http.ReadResponse(c.br, &http.Request{Method: method})
 	if err != nil {
 		return nil, c.fault(PhaseRead, timeout, err)
 	}
 	return resp, nil
 }
 
-// send writes r. In the pause between two halves it listens, as a client with an
-// event loop would.
-func (c *conn) send(r request, deadline time.Time) error {
+// send writes out, of which the first request ends at first. In the pauses of the
+// cuts it listens, as a client with an event loop would. It tells how many bytes
+// were written, and how long the pauses were.
+func (c *conn) send(out []byte, cuts []cut, first int, deadline time.Time) (sent int, paused time.Duration, err error) {
 	if err := c.arm(false, deadline); err != nil {
-		return err
+		return 0, 0, err
 	}
-	out := append(r.head[:len(r.head):len(r.head)], r.body...)
-	if r.pause > 0 {
-		half := len(out) / 2
-		if _, err := c.Write(out[:half]); err != nil {
-			return err
+	for _, cut := range cuts {
+		n, err := c.Write(out[sent:cut.at])
+		sent += n
+		if err != nil {
+			return sent, paused, err
 		}
-		out = out[half:]
-		if err := c.listen(r.pause); err != nil {
-			return err
+		if cut.pause == 0 {
+			continue
+		}
+		start := time.Now()
+		err = c.listen(cut.pause, sent >= first)
+		paused += time.Since(start)
+		if err != nil {
+			return sent, paused, err
 		}
 		if err := c.arm(false, deadline); err != nil {
-			return err
+			return sent, paused, err
 		}
 	}
-	_, err := c.Write(out)
-	return err
+	n, err := c.Write(out[sent:])
+	return sent + n, paused, err
 }
 
-func (c *conn) listen(d time.Duration) error {
+// listen reads for the given time. answers: they may come, for a request has been
+// sent completely.
+func (c *conn) listen(d time.Duration, answers bool) error {
 	if err := c.arm(false, time.Now().Add(d)); err != nil {
 		return err
 	}
-	switch _, err := c.br.Peek(1); {
-	case err == nil:
-		return errors.New("answered before the request was complete")
-	case err == io.EOF:
-		return errors.New("the connection was closed before the request was complete")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil // arm tells if it was the end of the load
-	default:
-		return err
+	for {
+		switch _, err := c.br.Peek(c.br.Buffered() + 1); {
+		case err == nil && answers:
+		case err == nil:
+			line, _ := c.br.Peek(min(c.br.Buffered(), 60))
+			return fmt.Errorf("answered before the request was complete: %q", line)
+		case err == io.EOF:
+			return errors.New("the connection was closed before the request was complete")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil // arm tells if it was the end of the load
+		default:
+			return err // bufio.ErrBufferFull included: no answer is as long
+		}
 	}
 }
 

@@ -19,6 +19,15 @@
 //   - [KeepAlive]: a pool of connections that are kept, POST / with a body at
 //     random intervals. Some requests are written in two parts, some connections
 //     are opened long before their first request.
+//   - [Pool]: the same with small requests, for a pool that is large and mostly
+//     idle.
+//   - [Spare]: connections as a load balancer has them in reserve. They are opened,
+//     carry nothing for a while, then a few requests, and the client closes them.
+//   - [Torn]: POST / in two to four pieces, cut in the first line, in the empty line
+//     after the header, in the body, with pauses between.
+//   - [ByteByByte]: POST /, one byte at a time.
+//   - [Pipelined]: two to five requests before the first answer is read, at once or
+//     in pieces that do not end where a request does.
 //   - [Slow]: kept connections, GET /sleep.
 //   - [Idle]: connections that carry one request and are then held open.
 //   - [Download]: kept connections, GET /bytes.
@@ -32,10 +41,14 @@
 // goodbye event, a WebSocket with a close frame; anything else is a failure.
 //
 // An answer with "Connection: close" is none: the server announced it, the next
-// request uses a new connection ([Counters.Announced]). Neither is an orderly
-// close of a connection that carries no request, if the client saw it before it
-// wrote; but a service that keeps its promises does not do that, so it is
-// counted apart ([Counters.Closed]). The client looks as late as it can: it reads
-// between the requests, and asks the kernel once more before it writes. What
-// arrives after that crosses the request on the wire, and the request is lost.
+// request uses a new connection ([Counters.Announced]). Where it is not the
+// answer to the last of pipelined requests, those behind it have failed: without a
+// retry they are lost. Neither is an orderly close of a connection that carries no
+// request, if the client saw it before it wrote; but a service that keeps its
+// promises does not do that, so it is counted apart ([Counters.Closed];
+// [Report.ClosedByServer] adds up both).
+//
+// The client looks as late as it can: it reads between the requests, and asks the
+// kernel once more before it writes. What arrives after that crosses the request on
+// the wire, and the request is lost.
 package load

@@ -19,11 +19,17 @@ func brisk() load.Options {
 	return load.Options{
 		New:          load.Traffic{Conns: 2, Rate: 200},
 		KeepAlive:    load.Traffic{Conns: 8, Rate: 400},
+		Pool:         load.Traffic{Conns: 20, Rate: 100},
+		Spare:        4,
+		Torn:         load.Traffic{Conns: 4, Rate: 100},
+		ByteByByte:   load.Traffic{Conns: 2, Rate: 50},
+		Pipelined:    load.Traffic{Conns: 2, Rate: 200},
 		Slow:         load.Traffic{Conns: 2, Rate: 50},
 		Idle:         4,
 		Download:     load.Traffic{Conns: 1, Rate: 20},
 		Stream:       1,
 		WebSocket:    load.Traffic{Conns: 1, Rate: 50},
+		SpareTime:    50 * time.Millisecond,
 		SlowTime:     20 * time.Millisecond,
 		DownloadSize: 100_000,
 		ProbeIdle:    true,
@@ -92,6 +98,8 @@ func TestGoodServer(t *testing.T) {
 			assert.Len(t, r.ByKind, len(load.Kinds()))
 			assert.Equal(t, r.ByKind[load.New].Requests, r.ByKind[load.New].Dials)
 			assert.Equal(t, 8, r.ByKind[load.KeepAlive].Dials, "kept connections are kept")
+			assert.LessOrEqual(t, r.ByKind[load.Pool].Dials, 20)
+			assert.Zero(t, r.ClosedByServer())
 			assert.Equal(t, 4, r.ByKind[load.Idle].Dials)
 			assert.Equal(t, 8, r.ByKind[load.Idle].Requests, "one each, and the probe")
 			assert.Positive(t, r.ByKind[load.Stream].Announced, "goodbyes")
@@ -166,5 +174,8 @@ func TestDefaultIsTheMix(t *testing.T) {
 	<-l.Done()
 	r := l.Stop()
 	require.NoError(t, r.Err())
-	assert.Len(t, r.ByKind, len(load.Kinds()))
+	for _, k := range []load.Kind{load.New, load.KeepAlive, load.Slow, load.Idle, load.Download, load.Stream, load.WebSocket} {
+		assert.Contains(t, r.ByKind, k)
+	}
+	assert.Len(t, r.ByKind, 7)
 }

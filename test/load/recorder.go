@@ -41,13 +41,13 @@ func (r *recorder) change(kind Kind, f func(c *Counters)) {
 	}
 }
 
-// begin counts a request. It is false if there may be no more.
-func (r *recorder) begin(kind Kind) bool {
+// begin counts n requests. It is false if there may not be as many.
+func (r *recorder) begin(kind Kind, n int) bool {
 	ok := false
 	r.change(kind, func(c *Counters) {
-		if ok = r.requests < r.max; ok {
-			r.requests++
-			c.Requests++
+		if ok = r.requests+n <= r.max; ok {
+			r.requests += n
+			c.Requests += n
 		}
 	})
 	return ok
@@ -94,13 +94,13 @@ func (r *recorder) message(kind Kind) { r.change(kind, func(c *Counters) { c.Mes
 func (r *recorder) closed(kind Kind)  { r.change(kind, func(c *Counters) { c.Closed++ }) }
 func (r *recorder) aborted(kind Kind) { r.change(kind, func(c *Counters) { c.Aborted++ }) }
 
-// failed counts a failure and, if it is one of the first, keeps it.
+// failed counts a failure and, if it is one of the first of its kind, keeps it.
 func (r *recorder) failed(f Failure) {
 	f.Time = time.Now()
 	r.change(f.Kind, func(c *Counters) {
 		c.Failed++
 		f.Latest = r.latest
-		if len(r.failures) < maxSamples {
+		if c.Failed <= maxSamples {
 			r.failures = append(r.failures, f)
 		}
 	})

@@ -14,18 +14,23 @@ type Kind string
 
 // The kinds of traffic.
 const (
-	New       Kind = "new"
-	KeepAlive Kind = "keep-alive"
-	Slow      Kind = "slow"
-	Idle      Kind = "idle"
-	Download  Kind = "download"
-	Stream    Kind = "stream"
-	WebSocket Kind = "websocket"
+	New        Kind = "new"
+	KeepAlive  Kind = "keep-alive"
+	Pool       Kind = "pool"
+	Spare      Kind = "spare"
+	Torn       Kind = "torn"
+	ByteByByte Kind = "byte-by-byte"
+	Pipelined  Kind = "pipelined"
+	Slow       Kind = "slow"
+	Idle       Kind = "idle"
+	Download   Kind = "download"
+	Stream     Kind = "stream"
+	WebSocket  Kind = "websocket"
 )
 
 // Kinds are all kinds of traffic, in the order in which they are shown.
 func Kinds() []Kind {
-	return []Kind{New, KeepAlive, Slow, Idle, Download, Stream, WebSocket}
+	return []Kind{New, KeepAlive, Pool, Spare, Torn, ByteByByte, Pipelined, Slow, Idle, Download, Stream, WebSocket}
 }
 
 // Phase is what a request was doing when it failed.
@@ -57,7 +62,7 @@ type Counters struct {
 
 	// LongestWait is the longest time from a request (the connecting included)
 	// to the header of its answer, less the time that it asked the server to
-	// sleep.
+	// sleep and the pauses that the client made in writing it.
 	LongestWait time.Duration
 }
 
@@ -74,8 +79,9 @@ func (c *Counters) add(o Counters) {
 	c.LongestWait = max(c.LongestWait, o.LongestWait)
 }
 
-// maxSamples is how many failures a report describes; all are counted.
-const maxSamples = 20
+// maxSamples is how many failures of each kind a report describes; all are
+// counted.
+const maxSamples = 10
 
 // Failure is one failed request.
 type Failure struct {
@@ -114,7 +120,7 @@ type Report struct {
 	Elapsed  time.Duration
 	ByKind   map[Kind]Counters // the kinds that were asked for
 	Served   []Served          // in the order of their first answers
-	Failures []Failure         // the first 20
+	Failures []Failure         // the first 10 of each kind
 }
 
 // Total adds up all kinds.
@@ -124,6 +130,20 @@ func (r Report) Total() Counters {
 		t.add(c)
 	}
 	return t
+}
+
+// ClosedByServer returns how many connections that carry one HTTP/1.1 request
+// after the other the server has ended in an orderly way, be it announced with an
+// answer or not. A service that hands its idle connections over ends none. What
+// was broken under a request is no part of it: that request has failed.
+func (r Report) ClosedByServer() int {
+	n := 0
+	for k, c := range r.ByKind {
+		if k != Stream && k != WebSocket {
+			n += c.Announced + c.Closed
+		}
+	}
+	return n
 }
 
 // Answered returns how many requests a generation answered.

@@ -19,10 +19,10 @@ func (w *worker) streams(ctx, stopping context.Context) {
 		method: http.MethodGet,
 		head:   w.opts.head(fmt.Sprintf("GET /stream?ms=%d HTTP/1.1", w.opts.StreamPause.Milliseconds()), "Accept: text/event-stream\r\n"),
 	}
-	for until := time.Now(); w.wait(stopping, until) && w.begin(); until = time.Now().Add(w.interval(reopen)) {
+	for until := time.Now(); w.wait(stopping, until) && w.begin(1); until = time.Now().Add(w.interval(reopen)) {
 		goodbye, err := w.stream(ctx, stopping, r)
 		if err != nil {
-			w.end(err)
+			w.end(err, 1)
 			continue
 		}
 		w.rec.answered(w.kind, w.c.last, goodbye)

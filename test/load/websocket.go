@@ -14,7 +14,7 @@ import (
 // webSockets opens one WebSocket after the other, each for as long as the server
 // keeps it.
 func (w *worker) webSockets(ctx, stopping context.Context) {
-	for until := time.Now(); w.wait(stopping, until) && w.begin(); until = time.Now().Add(w.interval(reopen)) {
+	for until := time.Now(); w.wait(stopping, until) && w.begin(1); until = time.Now().Add(w.interval(reopen)) {
 		start := time.Now()
 		from, goodbye, err := w.webSocket(ctx, stopping)
 		switch {

@@ -18,44 +18,90 @@ type worker struct {
 	c    *conn      // nil: none at present
 }
 
+// habit is how a worker uses its connections.
+type habit struct {
+	traffic Traffic
+	early   bool          // half of the connections are there before they are needed
+	spare   time.Duration // each is, and waits at most so long for its first request; 0: it is not so
+	uses    int           // after at most so many flights the client closes a connection; 0: never
+}
+
+// Now and then a client whose requests come in pieces opens another connection:
+// the first request of one is torn, too.
+const renew = 40
+
 // run works until stopping ends. The end of ctx aborts what is running.
 func (w *worker) run(ctx, stopping context.Context) {
 	defer w.drop()
 	o := w.opts
+	h := habit{traffic: o.traffic(w.kind), early: true}
+	var next maker
 	switch w.kind {
 	case New:
-		w.requests(ctx, stopping, o.New, o.hello())
+		h.early, h.uses = false, 1
+		next = o.hello()
 	case KeepAlive:
-		w.requests(ctx, stopping, o.KeepAlive, o.post())
+		next = o.post()
+	case Pool:
+		next = o.small()
+	case Spare:
+		h.spare, h.uses = o.SpareTime, 4
+		h.traffic = Traffic{Conns: 1, Rate: 20} // from the first request on
+		next = o.small()
+	case Torn:
+		h.uses = renew
+		next = o.torn()
+	case ByteByByte:
+		h.uses = renew
+		next = o.byteByByte()
+	case Pipelined:
+		h.uses = renew
+		next = o.pipelined()
 	case Slow:
-		w.requests(ctx, stopping, o.Slow, o.sleep())
+		next = o.sleep()
 	case Download:
-		w.requests(ctx, stopping, o.Download, o.bytes())
+		next = o.bytes()
 	case Idle:
 		w.hold(ctx, stopping, o.hello())
+		return
 	case Stream:
 		w.streams(ctx, stopping)
+		return
 	case WebSocket:
 		w.webSockets(ctx, stopping)
+		return
 	}
+	w.requests(ctx, stopping, h, next)
 }
 
-// requests makes one request after the other, at random intervals.
-func (w *worker) requests(ctx, stopping context.Context, t Traffic, next maker) {
-	for {
-		until := time.Now().Add(w.interval(t))
-		// Half of the connections of a pool are there before they are needed: a
-		// server must not drop the first request of an old connection either.
-		if w.kind != New && w.rng.IntN(2) == 0 {
-			w.prepare(ctx, stopping)
-		}
-		if !w.wait(stopping, until) || !w.begin() {
-			return
-		}
-		w.one(ctx, stopping, next(w.rng))
-		if w.kind == New {
+// requests sends one flight after the other, at random intervals.
+func (w *worker) requests(ctx, stopping context.Context, h habit, next maker) {
+	for left := 0; ; left-- {
+		if left == 0 {
 			w.drop()
 		}
+		f := next(w.rng)
+		pause := time.Duration(len(f.requests)) * w.interval(h.traffic)
+		early := h.early && w.rng.IntN(2) == 0
+		if w.c == nil {
+			left = -1
+			if h.uses > 0 {
+				left = 1 + w.rng.IntN(h.uses)
+			}
+			if h.spare > 0 {
+				early = true
+				pause = h.spare/40 + time.Duration(w.rng.Int64N(int64(h.spare-h.spare/40)))
+			}
+		}
+		until := time.Now().Add(pause)
+		// A server must not drop the first request of an old connection either.
+		if early {
+			w.prepare(ctx, stopping)
+		}
+		if !w.wait(stopping, until) || !w.begin(len(f.requests)) {
+			return
+		}
+		w.flight(ctx, stopping, f)
 	}
 }
 
@@ -65,13 +111,13 @@ var reopen = Traffic{Conns: 1, Rate: 4}
 // hold makes one request on a connection and then keeps it for as long as the
 // server does.
 func (w *worker) hold(ctx, stopping context.Context, next maker) {
-	for until := time.Now(); w.wait(stopping, until) && w.begin(); until = time.Now().Add(w.interval(reopen)) {
-		w.one(ctx, stopping, next(w.rng))
+	for until := time.Now(); w.wait(stopping, until) && w.begin(1); until = time.Now().Add(w.interval(reopen)) {
+		w.flight(ctx, stopping, next(w.rng))
 		if w.c == nil || w.wait(stopping, time.Time{}) {
 			continue // the server ended it
 		}
-		if w.opts.ProbeIdle && w.c != nil && w.begin() {
-			w.one(ctx, stopping, next(w.rng))
+		if w.opts.ProbeIdle && w.c != nil && w.begin(1) {
+			w.flight(ctx, stopping, next(w.rng))
 		}
 		return
 	}
@@ -87,9 +133,9 @@ func (w *worker) interval(t Traffic) time.Duration {
 	return time.Duration(min(w.rng.ExpFloat64(), 5) * mean)
 }
 
-// begin counts a request. It is false if the load has had its share.
-func (w *worker) begin() bool {
-	if w.rec.begin(w.kind) {
+// begin counts n requests. It is false if the load has had its share.
+func (w *worker) begin(n int) bool {
+	if w.rec.begin(w.kind, n) {
 		return true
 	}
 	w.stop()
@@ -117,8 +163,8 @@ func (w *worker) prepare(ctx, stopping context.Context) {
 	if stopping.Err() != nil {
 		return
 	}
-	if err := w.connect(ctx, stopping); err != nil && !errors.Is(err, errAborted) && w.begin() {
-		w.end(err)
+	if err := w.connect(ctx, stopping); err != nil && !errors.Is(err, errAborted) && w.begin(1) {
+		w.end(err, 1)
 	}
 }
 
@@ -160,34 +206,39 @@ func (w *worker) wait(stopping context.Context, until time.Time) bool {
 	}
 }
 
-// one makes a request that was begun, and records its end.
-func (w *worker) one(ctx, stopping context.Context, r request) {
+// flight makes requests that were begun, and records their end.
+func (w *worker) flight(ctx, stopping context.Context, f flight) {
 	start := time.Now()
 	if err := w.connect(ctx, stopping); err != nil {
-		w.end(err)
+		w.end(err, len(f.requests))
 		return
 	}
 	dialed := time.Since(start)
-	announced, wait, err := w.c.do(r, w.opts.Timeout)
-	if err != nil {
-		w.end(err)
-		return
-	}
-	w.rec.waited(w.kind, dialed+wait-r.asked)
-	w.rec.answered(w.kind, w.c.last, announced)
-	if announced {
+	answered, announced := 0, false
+	err := w.c.do(f, w.opts.Timeout, func(a answer) {
+		answered++
+		announced = a.announced
+		w.rec.waited(w.kind, dialed+a.wait)
+		w.rec.answered(w.kind, a.from, a.announced)
+	})
+	switch {
+	case err != nil:
+		w.end(err, len(f.requests)-answered)
+	case announced:
 		w.drop()
 	}
 }
 
-// end records the bad end of a request that was begun. Its connection is not
+// end records the bad end of n requests that were begun. Their connection is not
 // used again.
-func (w *worker) end(err error) {
+func (w *worker) end(err error, n int) {
 	var h history
 	if w.c != nil {
 		h = w.c.history
 	}
-	w.endOn(err, h)
+	for range n {
+		w.endOn(err, h)
+	}
 	w.drop()
 }
 

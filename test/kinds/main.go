@@ -1,0 +1,114 @@
+// Command kinds is a service that holds connections of every kind that live long:
+// server-sent events, WebSockets, gRPC streams, raw TCP, and sessions that move to
+// the next generation. The end-to-end tests upgrade it; package client is the other
+// side. Each answer tells which generation gave it.
+//
+//	http     GET /, GET /sse, GET /ws
+//	grpc     the service of package rpc
+//	raw      lines, which stay with their generation
+//	session  lines, which move: Await, Handoff, Adopt
+//
+// Under systemd it takes those of these sockets that its socket units pass;
+// elsewhere it binds what the flags say.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"google.golang.org/grpc"
+
+	"github.com/hdctl/handoff/activation"
+	"github.com/hdctl/handoff/test/kinds/rpc"
+	"github.com/hdctl/handoff/upgrade"
+)
+
+// version is the label of this build: -ldflags "-X main.version=v2".
+var version = "dev"
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "kinds: error:", err)
+		os.Exit(1)
+	}
+}
+
+// service is one generation.
+type service struct {
+	generation int
+	log        *slog.Logger
+}
+
+func run(ctx context.Context) error {
+	addresses := make(map[string]*string)
+	for _, name := range []string{"http", "grpc", "raw", "session"} {
+		addresses[name] = flag.String(name, "", "`address` of the socket "+name+", where systemd passes none")
+	}
+	name := flag.String("name", "", "`name` of the service (default: the unit's)")
+	flag.Parse()
+
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	up, err := upgrade.New(upgrade.Options{Name: *name, Version: version, Logger: log})
+	if err != nil {
+		return err
+	}
+	s := &service{generation: up.Generation(), log: log}
+
+	web, err := listen(up, "http", *addresses["http"])
+	if err != nil {
+		return err
+	}
+	if web != nil {
+		up.Serve(web, upgrade.HTTP(&http.Server{Handler: s.handler()}))
+	}
+
+	calls, err := listen(up, "grpc", *addresses["grpc"])
+	if err != nil {
+		return err
+	}
+	if calls != nil {
+		server := grpc.NewServer(grpc.Creds(connCredentials{}))
+		rpc.Register(server, s)
+		up.Serve(calls, upgrade.Graceful(server))
+	}
+
+	raw, err := listen(up, "raw", *addresses["raw"])
+	if err != nil {
+		return err
+	}
+	if raw != nil {
+		up.Serve(raw, upgrade.TCP(s.raw))
+	}
+
+	sessions, err := listen(up, "session", *addresses["session"])
+	if err != nil {
+		return err
+	}
+	if sessions != nil {
+		sessions.Adopt(func(s upgrade.Session) (any, error) { return decodeDialogue(s.Version, s.Data) })
+		up.Serve(sessions, upgrade.TCP(s.session))
+	}
+	return up.Run(ctx)
+}
+
+// listen claims a socket; nil is one that nobody passed, and nobody asked for.
+func listen(up *upgrade.Upgrader, name, address string) (*upgrade.Listener, error) {
+	l, err := up.Listen(name, "tcp", address)
+	var missing *activation.NameError
+	if errors.As(err, &missing) {
+		return nil, nil
+	}
+	return l, err
+}
+
+// leaving returns a channel that is closed when c shall come to an end, for a
+// handler that waits for several things. stop ends that.
+func leaving(c *upgrade.Conn) (leave <-chan struct{}, stop func() bool) {
+	ch := make(chan struct{})
+	return ch, c.OnDrain(func() { close(ch) })
+}
