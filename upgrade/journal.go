@@ -80,14 +80,17 @@ func (u *Upgrader) toJournal(id string, priority journal.Priority, message strin
 }
 
 // recordDrained tells the end of an old generation: a good one ends with its
-// final report.
-func (u *Upgrader) recordDrained(p *peer) {
+// final report; of another one cause says how it ended, if that is known.
+func (u *Upgrader) recordDrained(p *peer, cause string) {
 	r, priority := p.report, journal.PriInfo
 	message := fmt.Sprintf("generation %d (pid %d) is gone, %d connections handed on, %d cut", p.number, p.pid, r.Migrated, r.Cut.Total)
 	switch {
 	case !r.Final:
 		priority = journal.PriErr
 		message = fmt.Sprintf("generation %d (pid %d) died while it drained, with %d connections open", p.number, p.pid, r.Total)
+		if cause != "" {
+			message += ": " + cause
+		}
 	case r.Cut.Total > 0:
 		priority = journal.PriWarning
 	}
@@ -98,6 +101,7 @@ func (u *Upgrader) recordDrained(p *peer) {
 		"HANDOFF_CUT":        strconv.Itoa(r.Cut.Total),
 		"HANDOFF_MIGRATED":   strconv.Itoa(r.Migrated),
 		"HANDOFF_VERSION":    p.version,
+		"HANDOFF_REASON":     cause,
 	})
 }
 

@@ -115,9 +115,17 @@ func (u *Upgrader) gone(p *peer) {
 	if r := p.receiver; r != nil {
 		u.wg.Go(func() { _ = r.Close() })
 	}
+	if drained && !p.report.Final && p.pidfd != nil {
+		u.wg.Go(func() { // it ended without a word
+			cause := causeOfDeath(p.pidfd)
+			p.close()
+			u.box.post(func() { u.recordDrained(p, cause) })
+		})
+		return
+	}
 	p.close()
 	if drained {
-		u.recordDrained(p)
+		u.recordDrained(p, "")
 	}
 }
 
