@@ -39,12 +39,34 @@
 // generation is at the door, and ends with [net.ErrClosed] when this one is over.
 // The service never learns that it was parked.
 //
+// # Connections
+//
+// What an old generation has open it finishes, and no client finds a connection
+// closed under a request:
+//
+//   - An idle HTTP/1.1 connection without TLS ([HTTP]) goes on in the new
+//     generation: its descriptor is passed, and the client notices nothing. The
+//     old one forgets it only when the new one has said that it has it, and the
+//     new one reads nothing before that.
+//   - Other connections of HTTP are told with the answer to their next request.
+//   - WebSockets and streams without end are told by [Conn.OnDrain], each at a
+//     moment of its own.
+//   - A session of a protocol of your own goes on in the new generation, if the
+//     service says what there is to know about it: [Conn.Await], [Conn.Handoff],
+//     [Listener.Adopt].
+//   - gRPC: [Graceful].
+//   - A listener that the service serves in its own way is counted, and its
+//     connections have until the deadline.
+//
+// Every connection is listed, with what it is doing, until it is closed: "hdctl
+// conns". Only a deadline cuts, and what it has cut is counted by kind.
+//
 // # Ownership of file descriptors
 //
 // The sockets of a service are shared by its generations. This package never
 // unlinks, rebinds or shuts down one that was passed to it; closing a Listener or
 // PacketConn gives up accepting in this generation only. Connections belong to who
-// accepted them.
+// accepted them, until they are handed over.
 //
 // # systemd
 //

@@ -9,7 +9,12 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/hdctl/handoff/upgrade"
 	"github.com/hdctl/handoff/upgrade/control"
@@ -76,28 +81,94 @@ func ExampleNew() {
 	}
 }
 
-// A handler that streams says goodbye when its generation begins to drain, so
-// that its client connects again, to the new one.
-func ExampleUpgrader_Draining() {
-	u, err := upgrade.New(upgrade.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
+// A handler that streams says goodbye when its connection shall come to an end, so
+// that its client connects again, to the next generation.
+func ExampleConn_OnDrain() {
 	http.HandleFunc("/ticks", func(w http.ResponseWriter, r *http.Request) {
+		leaving := make(chan struct{})
+		if c, ok := upgrade.ConnFrom(r.Context()); ok {
+			stop := c.OnDrain(func() { close(leaving) })
+			defer stop()
+		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		for tick := time.Tick(time.Second); ; {
 			select {
 			case t := <-tick:
 				fmt.Fprintf(w, "data: %s\n\n", t)
 				_ = http.NewResponseController(w).Flush()
-			case <-u.Draining():
+			case <-leaving:
 				_, _ = io.WriteString(w, "event: goodbye\ndata:\n\n")
 				return
-			case <-r.Context().Done():
+			case <-r.Context().Done(): // also when the drain's deadline has come
 				return
 			}
 		}
 	})
+}
+
+// A line protocol with a counter for each connection, which goes on counting in
+// the next generation: Await is where nothing is read that is not answered.
+func ExampleConn_Handoff() {
+	u, err := upgrade.New(upgrade.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := u.Listen("count", "tcp", "127.0.0.1:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln.Adopt(func(s upgrade.Session) (any, error) {
+		if s.Version != 1 {
+			return nil, fmt.Errorf("session version %d is not known here", s.Version)
+		}
+		return strconv.Atoi(string(s.Data))
+	})
+	u.Serve(ln, upgrade.TCP(func(ctx context.Context, c *upgrade.Conn) {
+		n, _ := c.Session().(int)
+		lines := bufio.NewReader(c)
+		for {
+			if lines.Buffered() == 0 { // otherwise there is something to answer first
+				err := c.Await(ctx)
+				if errors.Is(err, upgrade.ErrDraining) {
+					err = c.Handoff(ctx, upgrade.Session{Version: 1, Data: strconv.AppendInt(nil, int64(n), 10)})
+					if err == nil {
+						return // it is not ours any more
+					}
+					continue // refused: it stays
+				}
+				if err != nil {
+					return
+				}
+			}
+			if _, err := lines.ReadString('\n'); err != nil {
+				return
+			}
+			n++
+			fmt.Fprintln(c, n)
+		}
+	}))
+	if err := u.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A gRPC server stops gracefully, and is cut at the drain's deadline. (Package
+// upgrade does not import grpc.)
+func ExampleGraceful() {
+	u, err := upgrade.New(upgrade.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := u.Listen("grpc", "tcp", "127.0.0.1:9090")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	u.Serve(ln, upgrade.Graceful(server))
+	if err := u.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // A service may upgrade itself, for instance when it has fetched a new version.
