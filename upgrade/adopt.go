@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,12 +97,18 @@ func (l *Listener) adoptable() link.Adoptable {
 
 // refuseConnections answers no to what is still offered: this generation drains
 // itself.
-func (u *Upgrader) refuseConnections() {
+func (u *Upgrader) refuseConnections() (receivers []*transfer.Receiver) {
+	code, message := transfer.CodeDraining, fmt.Sprintf("generation %d drains itself", u.number)
+	if u.state.Held { // nobody else is about to take them
+		code, message = transfer.CodeHeld, fmt.Sprintf("the door of generation %d is closed", u.number)
+	}
 	for _, p := range u.peers {
 		if p.receiver != nil {
-			p.receiver.Refuse(transfer.CodeDraining, fmt.Sprintf("generation %d drains itself", u.number))
+			p.receiver.Refuse(code, message)
+			receivers = append(receivers, p.receiver)
 		}
 	}
+	return receivers
 }
 
 // adoption is a connection that is on its way to us.
@@ -124,9 +131,29 @@ func (u *Upgrader) adopt(o link.Offer, files []*os.File) (transfer.Adoption, err
 	if l == nil {
 		return nil, &transfer.Refused{Code: transfer.CodeListener, Message: fmt.Sprintf("there is no listener %q", o.Listener)}
 	}
-	if l.gates[0].Pushed() >= gate.MaxPushed/2 { // so that what is answered has room
+	if !l.reserve() {
 		return nil, &transfer.Refused{Code: transfer.CodeBusy, Message: fmt.Sprintf("%q has not accepted those that came before", l.name)}
 	}
+	c, err := l.prepare(o, files)
+	if err != nil {
+		l.reserved.Add(-1)
+		return nil, err
+	}
+	return &adoption{l, c}, nil
+}
+
+// reserve makes sure of a place in the queue of Accept, for a connection that is
+// about to be adopted: once that is answered it cannot be refused any more.
+func (l *Listener) reserve() bool {
+	if int(l.reserved.Add(1))+l.gates[0].Pushed() > gate.MaxPushed {
+		l.reserved.Add(-1)
+		return false
+	}
+	return true
+}
+
+// prepare makes a connection of an offer.
+func (l *Listener) prepare(o link.Offer, files []*os.File) (*Conn, error) {
 	a := l.adoptable()
 	if o.Session == nil && !a.HTTP || o.Session != nil && !a.Sessions {
 		return nil, &transfer.Refused{Code: transfer.CodeListener, Message: fmt.Sprintf("%q takes no such connection", l.name)}
@@ -153,7 +180,7 @@ func (u *Upgrader) adopt(o link.Offer, files []*os.File) (transfer.Adoption, err
 	} else {
 		c.inherit()
 	}
-	return &adoption{l, c}, nil
+	return c, nil
 }
 
 // decodeSession calls the service's decoder, whose panic is a refusal.
@@ -175,10 +202,14 @@ func (a *adoption) Commit() {
 	if a.listener.push(a.conn) == nil {
 		a.listener.adopted.Add(1)
 	}
+	a.listener.reserved.Add(-1)
 }
 
 // Abort drops our copy.
-func (a *adoption) Abort() { _ = a.conn.Close() }
+func (a *adoption) Abort() {
+	_ = a.conn.Close()
+	a.listener.reserved.Add(-1)
+}
 
 // startMoving begins to hand connections to main, which has opened the way. The
 // driver calls it; keep says that the file is used.
@@ -191,7 +222,6 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		u.log.LogAttrs(u.ctx, slog.LevelError, "way for connections not opened", slog.Int("generation", p.number), slog.Any("err", err))
 		return true
 	}
-	u.stopMoving(errors.New("a newer generation takes connections"))
 	mv := &mover{
 		to: p.number, sender: transfer.NewSender(conn, transitPlaces), listeners: make(map[string]link.Adoptable),
 		places: u.places, log: u.log, again: make(chan struct{}, 1), over: make(chan struct{}),
@@ -201,10 +231,11 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		mv.listeners[a.Name] = a
 		http = http || a.HTTP
 	}
+	older := u.mover
 	u.mover = mv
 	listeners, expected := u.allListeners(), u.expectation
 	u.wg.Go(func() {
-		note := ""
+		note := mv.note(listeners)
 		if http {
 			if mv.buffer, err = verify(); err != nil {
 				u.log.LogAttrs(u.ctx, slog.LevelWarn, "idle HTTP connections do not move", slog.Any("err", err))
@@ -214,6 +245,9 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		u.box.post(func() { u.setNote(note) })
 		for _, l := range listeners {
 			l.mover.Store(mv)
+		}
+		if older != nil { // only now: in between, answers would announce the end of connections
+			u.wg.Go(func() { older.end(errors.New("a newer generation takes connections")) })
 		}
 		if expected != nil {
 			expected.end()
@@ -231,6 +265,20 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		})
 	})
 	return true
+}
+
+// note says which idle HTTP connections the receiver does not take.
+func (m *mover) note(listeners []*Listener) string {
+	var names []string
+	for _, l := range listeners {
+		if l.adoptable().HTTP && !m.listeners[l.name].HTTP {
+			names = append(names, l.name)
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return fmt.Sprintf("idle connections of %s end with their next answer: generation %d takes none", strings.Join(names, ", "), m.to)
 }
 
 // stopMoving keeps what has not moved yet. The driver calls it.

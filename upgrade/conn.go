@@ -39,6 +39,9 @@ const (
 	touched
 	// begun: a Read returned a byte since the connection was new or became idle.
 	begun
+	// resting: since the connection became idle the server has set the one deadline
+	// with which it waits for the next request.
+	resting
 	// awaiting: an Await waits for the client.
 	awaiting
 	// poked: its Read or Await was interrupted so that it moves, and it has a
@@ -99,7 +102,7 @@ type connKey struct{}
 func (c *Conn) listener() *Listener { return c.entry.Set().Owner().(*Listener) }
 
 // NetConn returns the connection as the kernel's socket has it, for socket
-// options. Do not read from it, nor close it.
+// options. Do not read from it, nor set deadlines, nor close it.
 func (c *Conn) NetConn() net.Conn { return c.conn }
 
 // SetLabel says what the connection is doing, for hdctl conns; at most 256 bytes
@@ -109,10 +112,8 @@ func (c *Conn) SetLabel(s string) { c.entry.SetLabel(s) }
 // Read reads from the connection. On an idle HTTP/1.1 connection that this
 // generation has just handed to its successor it returns [io.EOF].
 func (c *Conn) Read(p []byte) (int, error) {
-	if m := c.listener().mover.Load(); m != nil {
-		if err := m.beforeRead(c, len(p)); err != nil {
-			return 0, err
-		}
+	if err := c.beforeRead(len(p)); err != nil {
+		return 0, err
 	}
 	n, err := c.conn.Read(p)
 	for n == 0 && err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -121,10 +122,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		// It was not the deadline of who reads, but an interruption of ours.
 		c.restoreReadDeadline()
-		if m := c.listener().mover.Load(); m != nil {
-			if err := m.beforeRead(c, len(p)); err != nil {
-				return 0, err
-			}
+		if err := c.beforeRead(len(p)); err != nil {
+			return 0, err
 		}
 		n, err = c.conn.Read(p)
 	}
@@ -132,6 +131,16 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.received(n)
 	}
 	return n, err
+}
+
+// beforeRead has the connection move, if there is somewhere to go.
+func (c *Conn) beforeRead(n int) error {
+	m := c.listener().mover.Load()
+	if m == nil {
+		c.givePlaceBack() // of a mover that has ended
+		return nil
+	}
+	return m.beforeRead(c, n)
 }
 
 // received takes note of bytes that were read.
@@ -200,10 +209,22 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline bounds Read.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if c.entry.State()&inherited != 0 {
+	switch s := c.entry.State(); {
+	case s&inherited != 0:
 		t = c.firstRequestDeadline(t)
+	case s&(plain|begun) == plain && s.Phase() == track.Idle:
+		c.rest()
 	}
 	return c.setReadDeadline(t)
+}
+
+// rest takes note of a deadline that is set on an idle connection: net/http sets one
+// to wait for the next request, and another one when it has the beginning of that,
+// which need not have come by a Read since: a pipelined one was there before.
+func (c *Conn) rest() {
+	if c.entry.SetFlags(resting)&resting != 0 {
+		c.entry.SetFlags(begun)
+	}
 }
 
 // SetWriteDeadline bounds Write.
@@ -257,11 +278,18 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 	// Who copies all that comes does not look at requests.
 	c.pin()
-	n, err := wt.WriteTo(w)
-	if n > 0 {
-		c.received(int(n))
+	total := int64(0)
+	for {
+		n, err := wt.WriteTo(w)
+		if n > 0 {
+			c.received(int(n))
+			total += n
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired() {
+			return total, err
+		}
+		c.restoreReadDeadline() // an interruption that came a moment too late
 	}
-	return n, err
 }
 
 // writerOnly and readerOnly hide the methods that would lead io.Copy back to us.

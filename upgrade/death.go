@@ -29,6 +29,9 @@ const (
 	deathWait = 500 * time.Millisecond
 )
 
+// exitedWell is the cause of death of a process that has ended as it should.
+const exitedWell = "exit status 0"
+
 // causeOfDeath says how the process of pidfd, which has ended and need not be a
 // child of ours, has done so: "exit status 2", "killed by SIGKILL". It is empty
 // where the kernel does not tell, before Linux 6.15. It takes up to half a second.

@@ -15,6 +15,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 	"github.com/hdctl/handoff/upgrade/internal/track"
+	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
 
 // hurryTimeout is what is left of a drain that main wants to end.
@@ -46,19 +47,21 @@ type drainage struct {
 	due  chan struct{}
 	once sync.Once
 	// stop is closed when it is that of a stop.
-	stop     chan struct{}
-	hold     bool // neither
-	stopping bool
-	deadline time.Time // zero: none
-	timer    *time.Timer
+	stop chan struct{}
+	hold bool // neither
+	// receivers may still be adopting what they had begun with.
+	receivers []*transfer.Receiver
+	stopping  bool
+	deadline  time.Time // zero: none
+	timer     *time.Timer
 }
 
 // drain starts the drain with which this generation ends, or makes the one under
 // way such a drain, or shortens it.
 func (u *Upgrader) drain(stop bool) {
 	timeout := u.set.drainTimeout
-	if stop {
-		timeout = u.set.stopTimeout
+	if stop { // all of it: those who are cut in the end get their moment out of it
+		timeout = u.set.stopTimeout - min(cutGrace, u.set.stopTimeout/4)
 	}
 	d := u.drainage
 	if d == nil {
@@ -76,9 +79,11 @@ func (u *Upgrader) drain(stop bool) {
 		d.stopping = true
 		close(d.stop)
 		u.stopMoving(errors.New("the service is being stopped"))
+		if u.expectation != nil {
+			u.expectation.end()
+		}
 		u.goodbyes.hasten(u.allListeners())
 	}
-	u.refuseConnections()
 	if timeout > 0 {
 		u.limitDrain(time.Now().Add(timeout))
 	}
@@ -89,6 +94,7 @@ func (u *Upgrader) drain(stop bool) {
 func (u *Upgrader) beginDrain() *drainage {
 	d := &drainage{final: make(chan struct{}), due: make(chan struct{}), stop: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
+	d.receivers = u.refuseConnections()
 	u.drainage = d
 	u.mu.Lock()
 	close(u.draining)
@@ -151,6 +157,9 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 	for _, l := range listeners {
 		wg.Go(func() {
 			l.settle()
+			for _, r := range d.receivers {
+				r.Settle()
+			}
 			ctx := context.WithValue(ctx, drainInfoKey{}, drainInfo{
 				listener: l, stop: d.stop, final: d.final, grace: u.set.stopTimeout / 10,
 			})
@@ -210,7 +219,7 @@ func (u *Upgrader) drainServer(ctx context.Context, s serving, d *drainage) {
 }
 
 // cutLeftOvers ends what the deadline has found, politely if that is quick, and
-// counts it.
+// counts it: all that was open when the deadline came.
 func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan struct{}) (cut track.Counts) {
 	for _, l := range listeners {
 		c, _ := l.conns.Counts()
@@ -220,7 +229,9 @@ func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan 
 	for _, l := range listeners {
 		l.cut(track.New, track.Idle) // they have nothing to say
 	}
-	waitEmpty(listeners, goodbyeGrace)
+	if !isClosed(d.stop) { // otherwise they were told when it began
+		waitEmpty(listeners, goodbyeGrace)
+	}
 	d.cancel(ErrDrainDeadline)
 	waitEmpty(listeners, cutGrace)
 	for _, l := range listeners {

@@ -45,6 +45,7 @@ func (u *Upgrader) step(e machine.Event) {
 	if before.Life != next.Life {
 		u.since = time.Now()
 	}
+	u.publish() // before the effects: who is told by one may look at once
 	u.announce(before.Candidate, next.Candidate)
 	for _, effect := range effects {
 		u.execute(effect)

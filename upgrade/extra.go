@@ -39,6 +39,18 @@ func (c *Conn) withExtra(f func(*extra)) {
 	f(x)
 }
 
+// trimExtra lets go of the extra of a connection that does not need one any more, so
+// that its further requests do not look for it.
+func (c *Conn) trimExtra() {
+	l := c.listener()
+	l.extrasMu.Lock()
+	defer l.extrasMu.Unlock()
+	if x := l.extras[c]; x != nil && x.session == nil && len(x.farewell) == 0 {
+		delete(l.extras, c)
+		c.entry.ClearFlags(extended)
+	}
+}
+
 // dropExtra forgets what a closed connection had.
 func (l *Listener) dropExtra(c *Conn) {
 	l.extrasMu.Lock()
@@ -98,7 +110,12 @@ func shifted(t time.Time, by time.Duration) time.Time {
 
 // limitIdle says how long an inherited connection may stay idle.
 func (c *Conn) limitIdle(d time.Duration) {
-	c.withExtra(func(x *extra) { x.idle = d })
+	if d <= 0 {
+		return
+	}
+	var until time.Time
+	c.withExtra(func(x *extra) { x.idle, until = d, x.since.Add(d) })
+	_ = c.setReadDeadline(until) // a server without a ReadHeaderTimeout sets none
 }
 
 // phaseFlags is what is left of a connection's flags when its phase changes.
@@ -108,7 +125,7 @@ func phaseFlags(s track.State, p track.Phase) track.State {
 	}
 	switch p {
 	case track.New, track.Idle:
-		s &^= begun | evicted
+		s &^= begun | resting | evicted
 	case track.Active, track.Hijacked:
 		s &^= inherited
 	}

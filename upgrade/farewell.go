@@ -2,7 +2,9 @@ package upgrade
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/internal/track"
@@ -12,17 +14,18 @@ import (
 type farewell struct {
 	f     func()
 	timer *time.Timer // nil: not under way; guarded by the goodbyes' mutex
-	once  sync.Once
+	over  atomic.Bool // it was called, or taken back
 }
 
-func (f *farewell) run() { f.once.Do(f.f) }
-
-// cancel has f never run, and tells whether it would have.
-func (f *farewell) cancel() bool {
-	cancelled := false
-	f.once.Do(func() { cancelled = true })
-	return cancelled
+func (f *farewell) run() {
+	if !f.over.Swap(true) {
+		f.f()
+	}
 }
+
+// cancel has f never run, and tells whether it would have. It does not wait for
+// one that runs, which may be about to close the connection.
+func (f *farewell) cancel() bool { return !f.over.Swap(true) }
 
 // goodbyes decides when the connections of a generation that drains say goodbye.
 // After an upgrade nobody waits for it, and clients that all come back at the same
@@ -126,12 +129,21 @@ func (g *goodbyes) schedule(f *farewell) {
 // stop takes it back, and tells whether f will not have been called.
 func (c *Conn) OnDrain(f func()) (stop func() bool) {
 	w := &farewell{f: f}
-	c.withExtra(func(x *extra) { x.farewell = append(x.farewell, w) })
+	open := false
+	c.withExtra(func(x *extra) { x.farewell, open = append(x.farewell, w), true })
+	if !open {
+		return func() bool { return true }
+	}
 	c.entry.Update(func(s track.State) (track.State, bool) {
 		return s.With(track.Stream), s.Phase() == track.Active && s&multiplexed == 0
 	})
 	c.listener().goodbyes.schedule(w)
-	return w.cancel
+	return func() bool {
+		c.withExtra(func(x *extra) {
+			x.farewell = slices.DeleteFunc(x.farewell, func(other *farewell) bool { return other == w })
+		})
+		return w.cancel()
+	}
 }
 
 // forgetFarewells drops what a request that has ended has left.
@@ -141,4 +153,5 @@ func (c *Conn) forgetFarewells() {
 	for _, f := range old {
 		f.cancel()
 	}
+	c.trimExtra()
 }

@@ -70,7 +70,6 @@ func (u *Upgrader) requestHold(undo bool, trigger control.Trigger) error {
 func (u *Upgrader) holdDrain() {
 	d := u.beginDrain()
 	d.hold = true
-	u.refuseConnections()
 	text := fmt.Sprintf("generation %d accepts nothing any more", u.number)
 	if r := u.hold.Trigger.Reason; r != "" {
 		text += ": " + r

@@ -88,8 +88,8 @@ type httpServer struct {
 	tls      bool // connections are TLS
 	sessions func(context.Context, *Conn)
 
-	draining atomic.Bool
-	ctx      context.Context // ends at the deadline: what all requests' contexts come from
+	draining atomic.Pointer[struct{ _ byte }] // nil: it does not drain
+	ctx      context.Context                  // ends at the deadline: what all requests' contexts come from
 	cancel   context.CancelCauseFunc
 
 	mu        sync.Mutex
@@ -258,6 +258,9 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 		c.forgetFarewells()
 	case phase != track.New && phase != track.Idle:
 		c.givePlaceBack()
+		if before&inherited != 0 {
+			c.trimExtra() // its first request has come
+		}
 	}
 }
 
@@ -265,7 +268,7 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 func (s *httpServer) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	c, ok := ConnFrom(r.Context())
 	if !ok { // behind a wrapper of the service that hides it
-		if s.draining.Load() {
+		if s.draining.Load() != nil {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)
@@ -276,7 +279,7 @@ func (s *httpServer) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 		s.serveStream(c, next, w, r)
 		return
 	}
-	if s.draining.Load() && !c.moves() {
+	if s.draining.Load() != nil && !c.moves() {
 		w.Header().Set("Connection", "close")
 	}
 	next.ServeHTTP(w, r)
@@ -300,10 +303,11 @@ func (c *Conn) moves() bool {
 const idlePoll = 100 * time.Millisecond
 
 func (s *httpServer) Drain(ctx context.Context) error {
-	s.draining.Store(true)
+	token := new(struct{ _ byte }) // of this drain: there may be another one when it is taken back
+	s.draining.Store(token)
 	context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), ErrReopened) {
-			s.draining.Store(false)
+			s.draining.CompareAndSwap(token, nil)
 		}
 	})
 	info := drainInfoOf(ctx)
@@ -312,6 +316,7 @@ func (s *httpServer) Drain(ctx context.Context) error {
 	tick := time.NewTicker(idlePoll)
 	defer tick.Stop()
 	stop, stopping := info.stop, false
+	var shutdown sync.Once
 	for {
 		select {
 		case err := <-empty:
@@ -328,8 +333,7 @@ func (s *httpServer) Drain(ctx context.Context) error {
 			if info.isFinal() && s.onlyIdleHTTP2() {
 				// Nobody has a request or could send one that net/http loses: for
 				// HTTP/2 Shutdown is a GOAWAY.
-				go func() { _ = s.srv.Shutdown(context.WithoutCancel(ctx)) }()
-				return <-empty
+				shutdown.Do(func() { go func() { _ = s.srv.Shutdown(context.WithoutCancel(ctx)) }() })
 			}
 		}
 	}
@@ -342,7 +346,7 @@ func (s *httpServer) onlyIdleHTTP2() bool {
 	defer s.mu.Unlock()
 	n := 0
 	for _, l := range s.listeners {
-		for _, c := range l.conns.All() {
+		for c := range l.conns.Each {
 			if s := c.entry.State(); s&multiplexed == 0 || s.Phase() != track.Idle {
 				return false
 			}
@@ -358,8 +362,8 @@ func (l *Listener) evict(before time.Time) {
 		if p := c.entry.Phase(); p != track.New && p != track.Idle {
 			continue
 		}
-		if c.entry.Moved().Before(before) && c.evict() {
-			l.evicted.Add(1)
+		if c.entry.Moved().Before(before) {
+			c.evict()
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 // The open streams of an HTTP/2 connection are counted above the flags of its
 // state.
 const (
-	oneStream  track.State = 1 << 21
+	oneStream  track.State = 1 << 22
 	streamMask             = ^(oneStream - 1)
 )
 
@@ -26,7 +26,7 @@ func (s *httpServer) serveStream(c *Conn, next http.Handler, w http.ResponseWrit
 	})
 	c.givePlaceBack()
 	defer c.entry.Update(func(s track.State) (track.State, bool) { return s - oneStream, s&streamMask != 0 })
-	if !s.draining.Load() {
+	if s.draining.Load() == nil {
 		next.ServeHTTP(w, r)
 		return
 	}

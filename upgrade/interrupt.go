@@ -29,18 +29,36 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 	note := uint32(noDeadline)
 	if !t.IsZero() {
 		note = deadlinePassed
-		if t.After(time.Now()) {
-			note = max(firstTick, c.entry.Ticks(t)+firstTick)
+		switch left := time.Until(t); {
+		case left > horizon:
+			note = noDeadline
+		case left > 0:
+			note = max(firstTick, c.milliseconds(t))
 		}
 	}
 	c.entry.Spare.Store(note)
 	return c.conn.SetReadDeadline(t)
 }
 
+// horizon is how far away a deadline can be remembered; one that is further away
+// is as good as none.
+const horizon = 20 * 24 * time.Hour
+
+// milliseconds is t since the connection was accepted, rounded up, modulo 2^32.
+func (c *Conn) milliseconds(t time.Time) uint32 {
+	return uint32((t.Sub(c.entry.Accepted()) + time.Millisecond - 1) / time.Millisecond)
+}
+
+// left is how long it is until note.
+func (c *Conn) left(note uint32) time.Duration {
+	now := uint32(time.Since(c.entry.Accepted()) / time.Millisecond)
+	return time.Duration(int32(note-now)) * time.Millisecond
+}
+
 // expired tells whether a Read that ran into a deadline has run into one of the
 // service's, or shall end because the service stops.
 func (c *Conn) expired() bool {
-	if s := c.entry.State(); s&evicted != 0 && s&begun == 0 && (s.Phase() == track.New || s.Phase() == track.Idle) {
+	if s := c.entry.State(); s&evicted != 0 && evictable(s) {
 		return true
 	}
 	switch note := c.entry.Spare.Load(); note {
@@ -49,7 +67,7 @@ func (c *Conn) expired() bool {
 	case deadlinePassed:
 		return true
 	default:
-		return !time.Now().Before(c.entry.Tick(note - firstTick))
+		return c.left(note) <= 0
 	}
 }
 
@@ -63,7 +81,7 @@ func (c *Conn) restoreReadDeadline() {
 		case note == noDeadline:
 			t = time.Time{}
 		case note >= firstTick:
-			t = c.entry.Tick(note - firstTick)
+			t = time.Now().Add(c.left(note))
 		}
 		_ = c.conn.SetReadDeadline(t) // of a closed connection: the next Read says so
 		if c.entry.Spare.Load() == note {
@@ -74,6 +92,13 @@ func (c *Conn) restoreReadDeadline() {
 
 // interrupt makes a Read that waits look around.
 func (c *Conn) interrupt() { _ = c.conn.SetReadDeadline(past) }
+
+// evictable tells whether s is without a request. What has been read since is the
+// beginning of one only where what is read is HTTP/1: TLS shakes hands, and HTTP/2
+// has frames of other kinds.
+func evictable(s track.State) bool {
+	return (s.Phase() == track.New || s.Phase() == track.Idle) && (s&begun == 0 || s&(plain|multiplexed) != plain)
+}
 
 // evict ends the connection if it is idle: its Read fails, upon which net/http
 // closes it. It does nothing if a request has arrived or this was done before.
@@ -91,10 +116,10 @@ func (c *Conn) evict() bool {
 		return false
 	}
 	_, changed := c.entry.Update(func(s track.State) (track.State, bool) {
-		idle := s.Phase() == track.New || s.Phase() == track.Idle
-		return s | evicted, idle && s&(evicted|begun|closed) == 0
+		return s | evicted, evictable(s) && s&(evicted|closed) == 0
 	})
 	if changed {
+		c.listener().evicted.Add(1) // before it is gone: the drain may end with it
 		c.interrupt()
 	}
 	return changed

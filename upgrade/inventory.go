@@ -21,8 +21,12 @@ import (
 // generation for its own, over a pipe, as the very lines that the client gets.
 
 // listTimeout is how long main waits for a draining generation to say more, and
-// that for main to take it.
-const listTimeout = 2 * time.Second
+// takeTimeout how long that waits for main to take it: main takes one list after
+// the other, at the pace of its client.
+const (
+	listTimeout = 2 * time.Second
+	takeTimeout = 30 * time.Second
+)
 
 // listChunk is about how much of a list is passed on at a time, in bytes.
 const listChunk = 32 << 10
@@ -67,8 +71,16 @@ type connList struct {
 
 // askForLists asks the draining generations that f selects.
 func (u *Upgrader) askForLists(ctx context.Context, f control.ConnFilter) (lists []connList, end *control.ConnsEnd, err error) {
-	end = new(control.ConnsEnd)
+	// The driver may come to it when nobody waits any more: it hands over what is its
+	// own, and nobody is left with open pipes.
+	type asked struct {
+		lists []connList
+		end   *control.ConnsEnd
+	}
+	answer := make(chan asked, 1)
 	err = u.ask(ctx, func() error {
+		var lists []connList
+		end := new(control.ConnsEnd)
 		if f.Generation != 0 && f.Generation != u.number && u.peers[f.Generation] == nil {
 			return control.Errorf(control.CodeGeneration, "there is no generation %d", f.Generation).
 				WithHint("hdctl status %s lists them", u.name)
@@ -78,6 +90,9 @@ func (u *Upgrader) askForLists(ctx context.Context, f control.ConnFilter) (lists
 			numbers = append(numbers[:len(numbers):len(numbers)], c.Number)
 		}
 		for _, number := range numbers {
+			if ctx.Err() != nil {
+				break
+			}
 			p := u.peers[number]
 			if p == nil || f.Generation != 0 && f.Generation != number {
 				continue
@@ -89,9 +104,14 @@ func (u *Upgrader) askForLists(ctx context.Context, f control.ConnFilter) (lists
 			}
 			lists = append(lists, connList{number, pipe})
 		}
+		answer <- asked{lists, end}
 		return nil
 	})
-	return lists, end, err
+	if err != nil {
+		return nil, nil, err
+	}
+	a := <-answer
+	return a.lists, a.end, nil
 }
 
 // askForList asks one generation, and returns where it will write.
@@ -165,7 +185,7 @@ func (u *Upgrader) listConns(m link.List, pipe *os.File) (keep bool) {
 	u.wg.Go(func() {
 		defer pipe.Close()
 		write := func(p []byte) error {
-			if err := pipe.SetWriteDeadline(time.Now().Add(listTimeout)); err != nil {
+			if err := pipe.SetWriteDeadline(time.Now().Add(takeTimeout)); err != nil {
 				return err
 			}
 			_, err := pipe.Write(p)

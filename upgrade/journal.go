@@ -85,6 +85,8 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 	r, priority := p.report, journal.PriInfo
 	message := fmt.Sprintf("generation %d (pid %d) is gone, %d connections handed on, %d cut", p.number, p.pid, r.Migrated, r.Cut.Total)
 	switch {
+	case !r.Final && cause == exitedWell: // its last report was lost
+		message = fmt.Sprintf("generation %d (pid %d) is gone", p.number, p.pid)
 	case !r.Final:
 		priority = journal.PriErr
 		message = fmt.Sprintf("generation %d (pid %d) died while it drained, with %d connections open", p.number, p.pid, r.Total)
@@ -96,7 +98,7 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 	}
 	u.events.add(control.Event{Phase: control.PhaseExited, Generation: p.number, PID: p.pid, Message: message})
 	u.toJournal(MessageDrained, priority, u.name+": "+message, map[string]string{
-		"HANDOFF_OUTCOME":    map[bool]string{true: "drained", false: "died"}[r.Final],
+		"HANDOFF_OUTCOME":    map[bool]string{true: "drained", false: "died"}[r.Final || cause == exitedWell],
 		"HANDOFF_GENERATION": strconv.Itoa(p.number),
 		"HANDOFF_CUT":        strconv.Itoa(r.Cut.Total),
 		"HANDOFF_MIGRATED":   strconv.Itoa(r.Migrated),

@@ -29,6 +29,7 @@ type Listener struct {
 	mover    atomic.Pointer[mover]       // where connections go; nil: nowhere
 	expects  atomic.Pointer[expectation] // a mover is expected, unless it is over
 	served   atomic.Pointer[httpServer]  // the HTTP server that takes connections handed over, if there is one
+	reserved atomic.Int32                // places in the queue of Accept
 	decode   func(Session) (any, error)  // see Adopt; fixed before Run
 	totals
 

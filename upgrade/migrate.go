@@ -36,8 +36,12 @@ const transitPlaces = 32
 // answered by then stays here, and so do all others.
 const stallTimeout = 5 * time.Second
 
-// retryDelay is how long a connection waits that the receiver had no room for.
-const retryDelay = 100 * time.Millisecond
+// retryDelay is how long a connection waits that the receiver had no room for, at
+// first; the longer it has none, the longer they wait, up to maxRetryDelay.
+const (
+	retryDelay    = 100 * time.Millisecond
+	maxRetryDelay = 5 * time.Second
+)
 
 // places is a semaphore of those in transit.
 type places chan struct{}
@@ -69,8 +73,10 @@ type mover struct {
 	over  chan struct{} // closed by end
 	ended sync.Once
 
-	mu   sync.Mutex
-	stay map[*Conn]time.Time // refused, until then; the zero time: for good
+	mu    sync.Mutex
+	stay  map[*Conn]time.Time // refused, until then; the zero time: for good
+	delay time.Duration       // of those that there was no room for
+	since time.Time           // of that delay
 }
 
 // run interrupts connections that wait, until the mover ends.
@@ -91,6 +97,9 @@ func (m *mover) run(listeners []*Listener) {
 					}
 					m.wake() // c is looked at again
 					continue
+				case <-m.sender.Done():
+					m.end(link.ErrPeerClosed)
+					return
 				case <-m.over:
 					return
 				}
@@ -105,6 +114,9 @@ func (m *mover) run(listeners []*Listener) {
 			if m.stalled() {
 				return
 			}
+		case <-m.sender.Done(): // the receiver has closed its end
+			m.end(link.ErrPeerClosed)
+			return
 		case <-m.over:
 			return
 		}
@@ -194,7 +206,7 @@ func (m *mover) movable(c *Conn, n int) bool {
 	case s&touched == 0:
 		return true
 	}
-	return s.Phase() == track.Idle && n == m.buffer
+	return s.Phase() == track.Idle && s&resting != 0 && n == m.buffer
 }
 
 // beforeRead moves c if it may, and returns [io.EOF] then; it is called by c's
@@ -232,6 +244,7 @@ func (m *mover) give(c *Conn, s *Session) error {
 	if s != nil {
 		session, file, err := s.pack()
 		if err != nil {
+			m.keep(c, time.Time{})
 			return err
 		}
 		o.Session = session
@@ -249,20 +262,49 @@ func (m *mover) give(c *Conn, s *Session) error {
 		c.entry.SetFlags(doubled)
 	}
 	if err != nil {
+		m.keep(c, time.Now().Add(retryDelay)) // it could not be sent
 		return err
 	}
+	m.mu.Lock()
+	m.delay = 0 // there is room
+	m.mu.Unlock()
+	l.migrated.Add(1)  // before it is forgotten: the drain may end with it
 	_ = c.conn.Close() // close(2), not shutdown(2): the receiver has the socket
 	c.forget()
-	l.migrated.Add(1)
 	return nil
 }
 
 // refused remembers a no.
 func (m *mover) refused(c *Conn, r *transfer.Refused) {
 	until := time.Time{}
-	if r.Code == transfer.CodeBusy || r.Code == transfer.CodeFiles { // it may have room later
-		until = time.Now().Add(retryDelay)
-		time.AfterFunc(retryDelay, m.wake)
+	switch r.Code {
+	case transfer.CodeBusy, transfer.CodeFiles: // it may have room later
+		until = time.Now().Add(m.backOff())
+	case transfer.CodeDraining: // its own successor is about to open a way
+		until = time.Now().Add(expectTimeout)
+	}
+	m.keep(c, until)
+	m.log.LogAttrs(context.Background(), slog.LevelDebug, "connection refused by the successor", slog.String("listener", c.listener().name), slog.Any("err", r))
+}
+
+// backOff returns how long to wait for room.
+func (m *mover) backOff() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	switch {
+	case m.delay == 0:
+		m.delay, m.since = retryDelay, now
+	case now.Sub(m.since) > m.delay: // a whole round was in vain
+		m.delay, m.since = min(2*m.delay, maxRetryDelay), now
+	}
+	return m.delay
+}
+
+// keep has c not offered until then; never, if that is the zero time.
+func (m *mover) keep(c *Conn, until time.Time) {
+	if !until.IsZero() {
+		time.AfterFunc(time.Until(until), m.wake)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -270,7 +312,6 @@ func (m *mover) refused(c *Conn, r *transfer.Refused) {
 		m.stay = make(map[*Conn]time.Time)
 	}
 	m.stay[c] = until
-	m.log.LogAttrs(context.Background(), slog.LevelDebug, "connection refused by the successor", slog.String("listener", c.listener().name), slog.Any("err", r))
 }
 
 // stays tells whether c was refused, and is not to be offered now.

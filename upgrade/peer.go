@@ -104,9 +104,16 @@ func (u *Upgrader) listenTo(p *peer) {
 	}
 }
 
+// lastReportDelay is how long the last report of a generation may be on its way by
+// another one.
+const lastReportDelay = 250 * time.Millisecond
+
 // gone is the death of a generation.
 func (u *Upgrader) gone(p *peer) {
-	drained := u.state.Main && p.number < u.number
+	// Where it ends between the two steps of a confirm, there is no main yet that
+	// knows of it but the one to come.
+	s := u.state
+	drained := p.number < u.number && (s.Main || s.Life == machine.Serving && p.number != s.Lead)
 	if u.mover != nil && u.mover.to == p.number {
 		u.stopMoving(fmt.Errorf("generation %d is gone", p.number))
 	}
@@ -115,18 +122,22 @@ func (u *Upgrader) gone(p *peer) {
 	if r := p.receiver; r != nil {
 		u.wg.Go(func() { _ = r.Close() })
 	}
-	if drained && !p.report.Final && p.pidfd != nil {
-		u.wg.Go(func() { // it ended without a word
+	switch {
+	case drained && !p.report.Final && p.pidfd != nil: // it ended without a word
+		u.departed[p.number] = p
+		u.wg.Go(func() {
 			cause := causeOfDeath(p.pidfd)
 			p.close()
-			u.box.post(func() { u.recordDrained(p, cause) })
+			u.after(lastReportDelay, func() {
+				delete(u.departed, p.number)
+				u.recordDrained(p, cause)
+			})
 		})
 		return
-	}
-	p.close()
-	if drained {
+	case drained:
 		u.recordDrained(p, "")
 	}
+	p.close()
 }
 
 func (p *peer) close() {
@@ -236,8 +247,16 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.List:
 		keep = u.listConns(m, files[0])
 	case link.Report:
-		// At a confirm the predecessor passes on what others last reported.
-		if q := u.peers[m.Generation]; q != nil {
+		// At a confirm the predecessor passes on what others last reported, and
+		// what they report to it in vain after that.
+		if s := u.state; s.Life == machine.Draining && !s.Main {
+			u.send(s.Lead, m)
+		}
+		q := u.peers[m.Generation]
+		if q == nil {
+			q = u.departed[m.Generation]
+		}
+		if q != nil {
 			q.report, q.reported = m, time.Now()
 			u.noteDrain(m)
 			u.publish()

@@ -96,7 +96,7 @@ func (c *Conn) Session() (session any) {
 // client's stream included, and consumes nothing. It returns [ErrDraining] when
 // the connection can and should be handed to the next generation: call
 // [Conn.Handoff] then, at a point where nothing is read that is not answered, and
-// nothing is buffered.
+// nothing is buffered. Call it soon: only so many connections may be on their way.
 //
 // Other errors are the cause of ctx, [os.ErrDeadlineExceeded] for a read deadline,
 // and those of a connection that is closed. Only one goroutine may read from the
@@ -116,13 +116,18 @@ func (c *Conn) Await(ctx context.Context) error {
 		defer stop()
 	}
 	for {
+		// Here, since restoreReadDeadline may have undone the interruption.
+		if err := context.Cause(ctx); err != nil {
+			c.givePlaceBack()
+			return err
+		}
 		if c.shouldMove() {
 			return ErrDraining
 		}
 		err := raw.Read(func(fd uintptr) bool {
 			var b [1]byte
 			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			return err != unix.EAGAIN && err != unix.EINTR
+			return err != unix.EAGAIN
 		})
 		switch {
 		case err == nil:

@@ -75,6 +75,7 @@ type Upgrader struct {
 	state        machine.State
 	since        time.Time // of the life
 	peers        map[int]*peer
+	departed     map[int]*peer // gone, without a last report so far
 	timers       map[machine.Timer]*time.Timer
 	attempt      *attempt
 	lastChild    spawn.Child
@@ -137,7 +138,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 		pid: os.Getpid(), started: processStart(), since: time.Now(), controlFD: -1,
 		box: newMailbox(), events: newEventLog(),
 		served: make(chan struct{}), draining: make(chan struct{}), ending: make(chan struct{}), over: make(chan struct{}),
-		places: newPlaces(), peers: make(map[int]*peer), timers: make(map[machine.Timer]*time.Timer),
+		places: newPlaces(), peers: make(map[int]*peer), departed: make(map[int]*peer), timers: make(map[machine.Timer]*time.Timer),
 	}
 	if u.log == nil {
 		u.log = slog.New(slog.DiscardHandler)

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -31,10 +32,14 @@ func verifyReads() (buffer int, err error) {
 		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloPO", 2, false},
 		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 0, false},
 		{"GET / HTTP/1.1\r\nHost: a\r\n\r\nG", 1, true},
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n", 0, false}, // all in hand, and read from the buffer
 	} {
-		room, err := readAfterIdle(c.send, c.late)
+		room, deadlines, err := readAfterIdle(c.send, c.late)
 		if err != nil {
 			return 0, fmt.Errorf("check how net/http reads: %w", err)
+		}
+		if begun := strings.Count(c.send, "GET / HTTP/1.1\r\n") > 1; deadlines == 0 || (deadlines > 1) != begun {
+			return 0, fmt.Errorf("net/http reads otherwise than it is known to: it has set %d deadlines after %q", deadlines, c.send)
 		}
 		if want := buffer - c.leftOver; room != want {
 			return 0, fmt.Errorf("net/http reads otherwise than it is known to: into %d bytes instead of %d with %d left over", room, want, c.leftOver)
@@ -48,7 +53,7 @@ const verifyTimeout = 2 * time.Second
 
 // readAfterIdle sends to a server and returns the length of the buffer of its
 // first Read after the connection has become idle.
-func readAfterIdle(send string, late bool) (int, error) {
+func readAfterIdle(send string, late bool) (room, deadlines int, err error) {
 	client, server := net.Pipe()
 	defer client.Close()
 	probe := &readProbe{Conn: server, room: make(chan int, 1)}
@@ -79,7 +84,7 @@ func readAfterIdle(send string, late bool) (int, error) {
 	}
 	if _, err := io.WriteString(client, first); err != nil {
 		close(goOn)
-		return 0, err
+		return 0, 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verifyTimeout)
 	defer cancel()
@@ -87,21 +92,21 @@ func readAfterIdle(send string, late bool) (int, error) {
 	case <-inHandler:
 	case <-ctx.Done():
 		close(goOn)
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	}
 	if late {
 		if _, err := io.WriteString(client, last); err != nil { // returns when it has been read
 			close(goOn)
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	close(goOn)
 	go func() { _, _ = io.Copy(io.Discard, client) }()
 	select {
 	case room := <-probe.room:
-		return room, nil
+		return room, probe.deadlines, nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	}
 }
 
@@ -111,6 +116,17 @@ type readProbe struct {
 	mu     sync.Mutex
 	isIdle bool
 	room   chan int
+
+	deadlines int // set since it is idle, before that Read
+}
+
+func (p *readProbe) SetReadDeadline(t time.Time) error {
+	p.mu.Lock()
+	if p.isIdle {
+		p.deadlines++
+	}
+	p.mu.Unlock()
+	return p.Conn.SetReadDeadline(t)
 }
 
 func (p *readProbe) idle(yes bool) {

@@ -142,6 +142,9 @@ func (e *Entry[C]) SetRequest(method, target string) {
 	if i := strings.IndexByte(path, '?'); i >= 0 {
 		path = path[:i]
 	}
+	if len(target) > maxLabel {
+		path = strings.Clone(cut(path)) // a part of it would keep all of it in memory
+	}
 	for i, m := range methods {
 		if m == method && i > 0 {
 			e.setLabel(uint8(i), path)

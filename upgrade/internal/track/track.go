@@ -103,6 +103,16 @@ func (s *Set[C]) All() []C {
 	return list
 }
 
+// Each yields the connections in the order of their coming, with the set locked:
+// for a short look, which must not touch the set. It is an [iter.Seq].
+func (s *Set[C]) Each(yield func(C) bool) {
+	var none C
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := s.head; c != none && yield(c); c = s.entry(c).next {
+	}
+}
+
 // Counts counts the connections by phase, and tells when the oldest one was
 // accepted; the zero time if there is none.
 func (s *Set[C]) Counts() (counts Counts, oldest time.Time) {

@@ -60,6 +60,10 @@ func TestCountsFollowPhases(t *testing.T) {
 	assert.Equal(t, conns[1].entry.Accepted(), oldest)
 	assert.Equal(t, []*conn{conns[1], conns[3], conns[4]}, s.All())
 	assert.Equal(t, 3, s.Len())
+	for c := range s.Each {
+		assert.Same(t, conns[1], c)
+		break
+	}
 
 	old := add(s, -100) // adopted: older than those that came before it
 	_, oldest = s.Counts()

@@ -28,6 +28,7 @@ type Receiver struct {
 	conn     *link.Conn
 	adopt    func(o link.Offer, files []*os.File) (Adoption, error)
 	refusing atomic.Pointer[Refused]
+	deciding sync.RWMutex // held for reading from the look at refusing until Commit or Abort
 	done     chan struct{}
 }
 
@@ -66,10 +67,17 @@ func Receive(conn *link.Conn, workers int, adopt func(o link.Offer, files []*os.
 }
 
 // Refuse refuses all further offers with this code and message: of a process that
-// begins to drain itself. What a worker is dealing with may still be adopted. A
-// later call changes code and message.
+// begins to drain itself. What a worker is dealing with may still be adopted;
+// Settle waits for that. A later call changes code and message.
 func (r *Receiver) Refuse(code, message string) {
 	r.refusing.Store(&Refused{Code: code, Message: message})
+}
+
+// Settle waits, after Refuse, until what was being adopted is committed, or is not
+// ours. It waits for adopt, and for the sender where the link is full.
+func (r *Receiver) Settle() {
+	r.deciding.Lock()
+	r.deciding.Unlock() //nolint:staticcheck // nothing is guarded: it was a wait
 }
 
 // Done is closed when the link is over: nothing will be adopted any more, no
@@ -127,6 +135,8 @@ func (r *Receiver) next() error {
 }
 
 func (r *Receiver) offered(o link.Offer, files []*os.File) error {
+	r.deciding.RLock()
+	defer r.deciding.RUnlock()
 	if no := r.refusing.Load(); no != nil {
 		closeFiles(files)
 		return r.refuse(o.ID, no)

@@ -10,6 +10,7 @@ import (
 // Codes of a [Refused]. They are part of the protocol.
 const (
 	CodeDraining = "draining" // the receiver is on its way out itself
+	CodeHeld     = "held"     // an operator has closed its door
 	CodeBusy     = "busy"     // it has no room now; the next try may succeed
 	CodeFiles    = "files"    // it has no file descriptors left
 	CodeListener = "listener" // it has no such listener
