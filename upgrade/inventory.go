@@ -67,6 +67,7 @@ func (b backend) Conns(ctx context.Context, f control.ConnFilter, emit func(line
 type connList struct {
 	generation int
 	pipe       *os.File // owned
+	pidfd      *os.File // of its process; the peer's
 }
 
 // askForLists asks the draining generations that f selects.
@@ -98,11 +99,14 @@ func (u *Upgrader) askForLists(ctx context.Context, f control.ConnFilter) (lists
 				continue
 			}
 			pipe, err := askForList(p, f)
+			if errors.Is(err, link.ErrPeerClosed) { // it is on its way out, with nothing left
+				continue
+			}
 			if err != nil {
 				end.Missing = append(end.Missing, control.MissingConns{Generation: number, Reason: err.Error()})
 				continue
 			}
-			lists = append(lists, connList{number, pipe})
+			lists = append(lists, connList{number, pipe, p.pidfd})
 		}
 		answer <- asked{lists, end}
 		return nil
@@ -158,6 +162,9 @@ func (l connList) copy(emit func([]byte) error) (total int, err error) {
 		have = copy(buf, buf[len(lines):have])
 		switch {
 		case errors.Is(err, io.EOF):
+			if total == 0 && have == 0 && l.pidfd != nil && ended(l.pidfd) {
+				return 0, nil // it had nothing left
+			}
 			if total == 0 && have == 0 {
 				return 0, errors.New("it does not list its connections (an older version of the library?)")
 			}

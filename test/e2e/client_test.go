@@ -48,7 +48,13 @@ func (c *client) close() { _ = c.c.Close() }
 // send writes a request without waiting for the answer.
 func (c *client) send(path string) {
 	c.t.Helper()
-	_, err := io.WriteString(c.c, "GET "+path+" HTTP/1.1\r\nHost: demo\r\n\r\n")
+	c.write("GET " + path + " HTTP/1.1\r\nHost: demo\r\n\r\n")
+}
+
+// write writes what need not be a whole request.
+func (c *client) write(text string) {
+	c.t.Helper()
+	_, err := io.WriteString(c.c, text)
 	require.NoError(c.t, err)
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,11 +20,13 @@ import (
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
-// site is a testbed with the demo service on it, installed as an operator would:
-// the units that hdctl generates, and hdctl in its place.
+// site is a testbed with the demo service on it, or with another program in its
+// place, installed as an operator would: the units that hdctl generates, and hdctl
+// where they look for it.
 type site struct {
 	*testbed.Testbed
-	t testing.TB
+	t       testing.TB
+	sockets []string // their units
 }
 
 const (
@@ -34,18 +37,19 @@ const (
 
 // options of a site.
 type options struct {
+	program   string               // what is deployed; default demo-v1
 	unit      func(*units.Service) // changes what is generated
 	dropIn    string               // [Service] lines besides
 	stopped   bool                 // does not start it
 	probation time.Duration
 }
 
-// newSite boots a testbed and starts version v1 of the demo.
+// newSite boots a testbed and starts version v1 of the demo, or another program.
 func newSite(t testing.TB, o options) *site {
 	t.Helper()
 	s := &site{Testbed: testbed.Boot(t), t: t}
 	require.NoError(t, s.CopyFile(binaries.path(t, "hdctl"), units.DefaultHdctl))
-	s.deploy("demo-v1")
+	s.deploy(cmp.Or(o.program, "demo-v1"))
 	u := units.Service{
 		Name: "demo", Exec: program,
 		Sockets: []units.Socket{
@@ -64,6 +68,9 @@ func newSite(t testing.TB, o options) *site {
 	if o.unit != nil {
 		o.unit(&u)
 	}
+	for i := range u.Sockets {
+		s.sockets = append(s.sockets, u.SocketUnitName(i))
+	}
 	files, err := u.Render()
 	require.NoError(t, err)
 	texts := make(map[string]string)
@@ -77,7 +84,7 @@ func newSite(t testing.TB, o options) *site {
 	if o.stopped {
 		return s
 	}
-	s.MustSystemctl(t, "start", "demo.socket", "demo-echo.socket", "demo-dgram.socket", service)
+	s.MustSystemctl(t, append([]string{"start", service}, s.sockets...)...)
 	return s
 }
 
@@ -105,6 +112,12 @@ func (s *site) deployFaulty(mode string) {
 func (s *site) reload() {
 	s.t.Helper()
 	s.MustSystemctl(s.t, "reload", service)
+}
+
+// stop stops the service and its sockets.
+func (s *site) stop() {
+	s.t.Helper()
+	s.MustSystemctl(s.t, append([]string{"stop", service}, s.sockets...)...)
 }
 
 // hdctl runs hdctl inside.

@@ -10,6 +10,7 @@
 //	serve             serves, until its process is killed or told to stop
 //	panic-serving     is ready, and panics when it has answered a request
 //	exit-serving      is ready, and exits with status 0 when it has answered one
+//	own-way           serves HTTP without the Upgrader, which only gives the listener
 package main
 
 import (
@@ -64,7 +65,7 @@ func run(mode string) error {
 	case "hang":
 		select {}
 	}
-	u.Serve(ln, upgrade.HTTP(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Handoff-Generation", fmt.Sprint(u.Generation()))
 		fmt.Fprintln(w, "faulty")
 		switch mode {
@@ -73,7 +74,12 @@ func run(mode string) error {
 		case "exit-serving":
 			os.Exit(0)
 		}
-	})}))
+	})}
+	if mode == "own-way" {
+		go func() { _ = srv.Serve(ln) }() // it ends with the listener
+	} else {
+		u.Serve(ln, upgrade.HTTP(srv))
+	}
 	return u.Run(context.Background())
 }
 

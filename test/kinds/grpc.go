@@ -47,8 +47,15 @@ func (connCredentials) Info() credentials.ProtocolInfo            { return insec
 func (c connCredentials) Clone() credentials.TransportCredentials { return c }
 func (connCredentials) OverrideServerName(string) error           { return nil }
 
+// hang is the text on which a call does not end by itself.
+const hang = "hang"
+
 // Echo sends the text back, after the generation.
-func (s *service) Echo(_ context.Context, text string) (string, error) {
+func (s *service) Echo(ctx context.Context, text string) (string, error) {
+	if text == hang {
+		<-ctx.Done()
+		return "", status.FromContextError(ctx.Err()).Err()
+	}
 	return fmt.Sprintf("%d: %s", s.generation, text), nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -17,9 +18,21 @@ var errNoConn = errors.New("the request's connection is not known")
 func (s *service) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, s.generation) })
+	mux.HandleFunc("POST /{$}", s.echoBody)
 	mux.HandleFunc("GET /sse", s.events)
 	mux.HandleFunc("GET /ws", s.webSocket)
 	return mux
+}
+
+// echoBody sends the body back, after the generation, when it is complete: a client
+// decides how long the request takes.
+func (s *service) echoBody(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, "read the body: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	fmt.Fprintf(w, "%d: %s", s.generation, body)
 }
 
 // events sends the generation every 50 ms. The goodbye is an event, and the end of

@@ -3,7 +3,9 @@
 // the next generation. The end-to-end tests upgrade it; package client is the other
 // side. Each answer tells which generation gave it.
 //
-//	http     GET /, GET /sse, GET /ws
+//	http     GET /, POST /, GET /sse, GET /ws
+//	https    the same over TLS, with a certificate of its own: HTTP/2 or 1.1
+//	h2c      the same over unencrypted HTTP/2, with prior knowledge
 //	grpc     the service of package rpc
 //	raw      lines, which stay with their generation
 //	session  lines, which move: Await, Handoff, Adopt
@@ -46,7 +48,7 @@ type service struct {
 
 func run(ctx context.Context) error {
 	addresses := make(map[string]*string)
-	for _, name := range []string{"http", "grpc", "raw", "session"} {
+	for _, name := range []string{"http", "https", "h2c", "grpc", "raw", "session"} {
 		addresses[name] = flag.String(name, "", "`address` of the socket "+name+", where systemd passes none")
 	}
 	name := flag.String("name", "", "`name` of the service (default: the unit's)")
@@ -59,12 +61,21 @@ func run(ctx context.Context) error {
 	}
 	s := &service{generation: up.Generation(), log: log}
 
-	web, err := listen(up, "http", *addresses["http"])
-	if err != nil {
-		return err
-	}
-	if web != nil {
-		up.Serve(web, upgrade.HTTP(&http.Server{Handler: s.handler()}))
+	for name, server := range map[string]func() (*http.Server, error){
+		"http": s.plain, "https": s.encrypted, "h2c": s.priorKnowledge,
+	} {
+		web, err := listen(up, name, *addresses[name])
+		if err != nil {
+			return err
+		}
+		if web == nil {
+			continue
+		}
+		srv, err := server()
+		if err != nil {
+			return err
+		}
+		up.Serve(web, upgrade.HTTP(srv))
 	}
 
 	calls, err := listen(up, "grpc", *addresses["grpc"])
@@ -93,7 +104,9 @@ func run(ctx context.Context) error {
 		sessions.Adopt(func(s upgrade.Session) (any, error) { return decodeDialogue(s.Version, s.Data) })
 		up.Serve(sessions, upgrade.TCP(s.session))
 	}
-	return up.Run(ctx)
+	err = up.Run(ctx)
+	log.Info("over", slog.Int("generation", s.generation)) // not if it was killed
+	return err
 }
 
 // listen claims a socket; nil is one that nobody passed, and nobody asked for.
