@@ -4,7 +4,7 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 FUZZTIME    ?= 10s
 PREFIX      ?= /usr/local
 
-.PHONY: help demo test check lint fmt fuzz build install clean
+.PHONY: help demo test bench check lint fmt fuzz build install clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ test: ## Run all tests: race detector, leak checks, real systemd (as root)
 	@# Not cached: much of what is tested is outside of Go. One package after the
 	@# other: the end-to-end tests want the machine for themselves.
 	GORACE="atexit_sleep_ms=0" go test -race -count=1 -p 1 -timeout 15m ./...
+
+bench: ## Measure: ratios side by side in one run
+	@go run -buildvcs=false ./test/bench
 
 check: lint test ## Everything that has to be green: lint and test
 
