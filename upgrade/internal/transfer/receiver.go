@@ -77,7 +77,7 @@ func (r *Receiver) Refuse(code, message string) {
 // ours. It waits for adopt, and for the sender where the link is full.
 func (r *Receiver) Settle() {
 	r.deciding.Lock()
-	r.deciding.Unlock() //nolint:staticcheck // nothing is guarded: it was a wait
+	defer r.deciding.Unlock() // nothing is guarded: it was a wait
 }
 
 // Done is closed when the link is over: nothing will be adopted any more, no
