@@ -34,13 +34,14 @@ const exitedWell = "exit status 0"
 
 // causeOfDeath says how the process of pidfd, which has ended and need not be a
 // child of ours, has done so: "exit status 2", "killed by SIGKILL". It is empty
-// where the kernel does not tell, before Linux 6.15. It takes up to half a second.
-func causeOfDeath(pidfd *os.File) (cause string) {
+// where the kernel does not tell: before Linux 6.15, or if nobody has waited for
+// that process after wait.
+func causeOfDeath(pidfd *os.File, wait time.Duration) (cause string) {
 	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return ""
 	}
-	for end := time.Now().Add(deathWait); ; {
+	for end := time.Now().Add(wait); ; {
 		info := pidfdInfo{mask: unix.PIDFD_INFO_EXIT}
 		var errno unix.Errno
 		if err := raw.Control(func(fd uintptr) {

@@ -29,7 +29,7 @@ func TestCauseOfDeath(t *testing.T) {
 		if !kernelIsAtLeast(t, 6, 15) {
 			want = ""
 		}
-		assert.Equal(t, want, causeOfDeath(pidfd))
+		assert.Equal(t, want, causeOfDeath(pidfd, deathWait))
 		<-waited
 		require.NoError(t, pidfd.Close())
 	}

@@ -49,6 +49,9 @@ func (u *Upgrader) exit(e machine.Exit) {
 		w.finish(u.refusal(machine.Terminating, w.trigger))
 	}
 	u.stopMoving(errors.New("this generation ends"))
+	for _, p := range u.departed { // now, or never
+		u.recordDeparted(p, causeOfDeath(p.pidfd, 0))
+	}
 	for t := range u.timers {
 		u.disarm(t)
 	}

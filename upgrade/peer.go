@@ -126,18 +126,23 @@ func (u *Upgrader) gone(p *peer) {
 	case drained && !p.report.Final && p.pidfd != nil: // it ended without a word
 		u.departed[p.number] = p
 		u.wg.Go(func() {
-			cause := causeOfDeath(p.pidfd)
-			p.close()
-			u.after(lastReportDelay, func() {
-				delete(u.departed, p.number)
-				u.recordDrained(p, cause)
-			})
+			cause := causeOfDeath(p.pidfd, deathWait)
+			u.after(lastReportDelay, func() { u.recordDeparted(p, cause) })
 		})
 		return
 	case drained:
 		u.recordDrained(p, "")
 	}
 	p.close()
+}
+
+// recordDeparted records the end of a generation that ended without a word, once.
+func (u *Upgrader) recordDeparted(p *peer, cause string) {
+	if u.departed[p.number] == p {
+		delete(u.departed, p.number)
+		u.recordDrained(p, cause)
+		p.close()
+	}
 }
 
 func (p *peer) close() {
