@@ -135,6 +135,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // beforeRead has the connection move, if there is somewhere to go.
 func (c *Conn) beforeRead(n int) error {
+	if s := c.entry.State(); s&evicted != 0 && evictable(s) {
+		return os.ErrDeadlineExceeded // a deadline that was set since has undone the interruption
+	}
 	m := c.listener().mover.Load()
 	if m == nil {
 		c.givePlaceBack() // of a mover that has ended
@@ -239,12 +242,16 @@ var limited = sync.Pool{New: func() any { return new(io.LimitedReader) }}
 // ReadFrom copies from r to the connection, by sendfile(2) or splice(2) where
 // the kernel can.
 func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
-	rf, ok := c.conn.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(writerOnly{c}, r)
+	lr, limits := r.(*io.LimitedReader)
+	source := r
+	if limits {
+		source = lr.R
 	}
-	lr, ok := r.(*io.LimitedReader)
-	if !ok || lr.N <= copyPiece {
+	rf, ok := c.conn.(io.ReaderFrom)
+	if _, kernel := source.(syscall.Conn); !ok || !kernel {
+		return io.Copy(writerOnly{c}, r) // no file and no socket: each write is counted
+	}
+	if !limits || lr.N <= copyPiece {
 		n, err := rf.ReadFrom(r)
 		c.entry.Out(n)
 		return n, err
@@ -272,15 +279,11 @@ func (c *Conn) ReadFrom(r io.Reader) (total int64, err error) {
 
 // WriteTo copies from the connection to w, by splice(2) where the kernel can.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	wt, ok := c.conn.(io.WriterTo)
-	if !ok {
-		return io.Copy(w, readerOnly{c})
-	}
 	// Who copies all that comes does not look at requests.
 	c.pin()
 	total := int64(0)
 	for {
-		n, err := wt.WriteTo(w)
+		n, err := io.Copy(w, c.conn)
 		if n > 0 {
 			c.received(int(n))
 			total += n
@@ -292,11 +295,8 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-// writerOnly and readerOnly hide the methods that would lead io.Copy back to us.
-type (
-	writerOnly struct{ io.Writer }
-	readerOnly struct{ io.Reader }
-)
+// writerOnly hides the method that would lead io.Copy back to us.
+type writerOnly struct{ io.Writer }
 
 // CloseWrite sends the end of our side to the client and leaves its side open.
 func (c *Conn) CloseWrite() error {

@@ -42,6 +42,7 @@ func HTTP(srv *http.Server, opts ...HTTPOption) Server {
 	if c := srv.TLSConfig; c != nil { // net/http changes it later
 		s.tls = len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil
 	}
+	s.h2c = srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2()
 	for _, o := range opts {
 		o(s)
 	}
@@ -86,6 +87,7 @@ func ListenAndServe(srv *http.Server, opts Options) error {
 type httpServer struct {
 	srv      *http.Server
 	tls      bool // connections are TLS
+	h2c      bool // they may be HTTP/2 without TLS
 	sessions func(context.Context, *Conn)
 
 	draining atomic.Pointer[struct{ _ byte }] // nil: it does not drain
@@ -232,6 +234,9 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 	case http.StateActive:
 		if t, ok := by.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
 			flags = multiplexed | pinned
+		}
+		if in, _ := c.entry.Bytes(); s.h2c && by == net.Conn(c) && in == http2Preface && c.entry.Label() == "" {
+			flags = multiplexed | pinned // net/http has read the preface, and no more
 		}
 	case http.StateIdle:
 		phase = track.Idle

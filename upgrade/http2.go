@@ -6,6 +6,10 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/track"
 )
 
+// http2Preface is the length of what a client of HTTP/2 says first (RFC 9113,
+// section 3.4), in bytes.
+const http2Preface = 24
+
 // The open streams of an HTTP/2 connection are counted above the flags of its
 // state.
 const (

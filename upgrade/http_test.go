@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"testing"
 	"time"
 
@@ -184,18 +183,4 @@ func TestServesTLSAndHTTP2(t *testing.T) {
 	assert.Equal(t, "HTTP/2.0", <-answer)
 	assert.Equal(t, "HTTP/2.0", get("/"), "on the old connection, which is told to go")
 	require.NoError(t, <-ended)
-}
-
-// TestSendfileIsPreserved copies a file to a connection: package net finds the
-// ReadFrom that it needs for sendfile(2) behind ours.
-func TestSendfileIsPreserved(t *testing.T) {
-	var c any = &Conn{conn: &net.TCPConn{}}
-	_, ok := c.(io.ReaderFrom)
-	assert.True(t, ok)
-	path := t.TempDir() + "/file"
-	require.NoError(t, os.WriteFile(path, make([]byte, 1<<20), 0o644))
-	s := serveHTTP(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })})
-	k := s.dial()
-	r := k.get(t)
-	assert.EqualValues(t, 1<<20, r.ContentLength)
 }

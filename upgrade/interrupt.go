@@ -9,19 +9,18 @@ import (
 )
 
 // A Read that waits for the client is interrupted by a read deadline in the past.
-// The deadline that the service has set is remembered, in tenths of a second, so
+// The deadline that the service has set is remembered, in milliseconds, so
 // that the two can be told apart, and put back. Others may set theirs at the same
 // time (net/http aborts its background read in this way): it is always noted
 // first, and set then, and who puts it back looks once more.
 
 var past = time.Unix(1, 0)
 
-// Values of the remembered deadline, besides ticks since the connection was
-// accepted (plus two).
+// Values of the remembered deadline, besides milliseconds.
 const (
 	noDeadline = iota
 	deadlinePassed
-	firstTick
+	firstMillisecond
 )
 
 // setReadDeadline is what all deadlines for reading but ours go through.
@@ -33,7 +32,7 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 		case left > horizon:
 			note = noDeadline
 		case left > 0:
-			note = max(firstTick, c.milliseconds(t))
+			note = max(firstMillisecond, milliseconds(t))
 		}
 	}
 	c.entry.Spare.Store(note)
@@ -44,14 +43,18 @@ func (c *Conn) setReadDeadline(t time.Time) error {
 // is as good as none.
 const horizon = 20 * 24 * time.Hour
 
-// milliseconds is t since the connection was accepted, rounded up, modulo 2^32.
-func (c *Conn) milliseconds(t time.Time) uint32 {
-	return uint32((t.Sub(c.entry.Accepted()) + time.Millisecond - 1) / time.Millisecond)
+// clock is what deadlines are remembered by: the time that passes, whatever is done
+// to the clock on the wall.
+var clock = time.Now()
+
+// milliseconds is t by the clock, rounded up, modulo 2^32.
+func milliseconds(t time.Time) uint32 {
+	return uint32((t.Sub(clock) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // left is how long it is until note.
-func (c *Conn) left(note uint32) time.Duration {
-	now := uint32(time.Since(c.entry.Accepted()) / time.Millisecond)
+func left(note uint32) time.Duration {
+	now := uint32(time.Since(clock) / time.Millisecond)
 	return time.Duration(int32(note-now)) * time.Millisecond
 }
 
@@ -67,12 +70,11 @@ func (c *Conn) expired() bool {
 	case deadlinePassed:
 		return true
 	default:
-		return c.left(note) <= 0
+		return left(note) <= 0
 	}
 }
 
-// restoreReadDeadline puts the service's deadline back, at most a tenth of a
-// second late.
+// restoreReadDeadline puts the service's deadline back, at most a millisecond late.
 func (c *Conn) restoreReadDeadline() {
 	for {
 		note := c.entry.Spare.Load()
@@ -80,8 +82,8 @@ func (c *Conn) restoreReadDeadline() {
 		switch {
 		case note == noDeadline:
 			t = time.Time{}
-		case note >= firstTick:
-			t = time.Now().Add(c.left(note))
+		case note >= firstMillisecond:
+			t = time.Now().Add(left(note))
 		}
 		_ = c.conn.SetReadDeadline(t) // of a closed connection: the next Read says so
 		if c.entry.Spare.Load() == note {

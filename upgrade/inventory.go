@@ -226,7 +226,7 @@ func (u *Upgrader) writeConns(f control.ConnFilter, emit func([]byte) error) (to
 			}
 			d := control.Conn{
 				Generation: u.number, PID: u.pid, Listener: l.name, State: phase, Doing: c.entry.Label(),
-				Age: milliseconds(now.Sub(c.entry.Accepted())), Quiet: milliseconds(now.Sub(c.entry.Moved())),
+				Age: inSeconds(now.Sub(c.entry.Accepted())), Quiet: inSeconds(now.Sub(c.entry.Moved())),
 			}
 			if a := c.RemoteAddr(); a != nil {
 				d.Peer = a.String()
@@ -248,7 +248,7 @@ func (u *Upgrader) writeConns(f control.ConnFilter, emit func([]byte) error) (to
 	return total, nil
 }
 
-// milliseconds is d in seconds, for people and JSON; never negative.
-func milliseconds(d time.Duration) float64 {
+// inSeconds is d in seconds, for people and JSON; never negative.
+func inSeconds(d time.Duration) float64 {
 	return math.Round(max(d, 0).Seconds()*1000) / 1000
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -101,7 +102,7 @@ func (c *Conn) Session() (session any) {
 // Other errors are the cause of ctx, [os.ErrDeadlineExceeded] for a read deadline,
 // and those of a connection that is closed. Only one goroutine may read from the
 // connection or wait for it.
-func (c *Conn) Await(ctx context.Context) error {
+func (c *Conn) Await(ctx context.Context) (err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("await: %w", err)
@@ -110,7 +111,12 @@ func (c *Conn) Await(ctx context.Context) error {
 		return err
 	}
 	c.entry.SetFlags(awaiting)
-	defer c.entry.ClearFlags(awaiting)
+	defer func() {
+		c.entry.ClearFlags(awaiting) // first: from here on nobody pokes it
+		if !errors.Is(err, ErrDraining) {
+			c.givePlaceBack()
+		}
+	}()
 	if ctx.Done() != nil {
 		stop := context.AfterFunc(ctx, c.interrupt)
 		defer stop()
@@ -118,30 +124,31 @@ func (c *Conn) Await(ctx context.Context) error {
 	for {
 		// Here, since restoreReadDeadline may have undone the interruption.
 		if err := context.Cause(ctx); err != nil {
-			c.givePlaceBack()
 			return err
 		}
 		if c.shouldMove() {
 			return ErrDraining
 		}
+		var failed error
 		err := raw.Read(func(fd uintptr) bool {
 			var b [1]byte
-			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			return err != unix.EAGAIN
+			_, _, failed = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return failed != unix.EAGAIN
 		})
 		switch {
+		case err == nil && failed != nil: // it is told only once: a Read would find the end
+			return &net.OpError{
+				Op: "read", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(),
+				Err: os.NewSyscallError("recvfrom", failed),
+			}
 		case err == nil:
-			c.givePlaceBack() // the client comes first
 			return nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			c.givePlaceBack()
 			return err
 		case context.Cause(ctx) != nil:
-			c.givePlaceBack()
 			c.restoreReadDeadline()
 			return context.Cause(ctx)
 		case c.expired():
-			c.givePlaceBack()
 			return err
 		}
 		c.restoreReadDeadline()
@@ -179,6 +186,10 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 			select {
 			case <-e.over:
 			case <-ctx.Done():
+				if place {
+					l.places.release()
+				}
+				return context.Cause(ctx)
 			}
 			m = l.mover.Load()
 		}

@@ -102,9 +102,6 @@ func (e *Entry[C]) Ticks(t time.Time) uint32 {
 	return uint32(min((d+int64(tick)-1)/int64(tick), 1<<32-1))
 }
 
-// Tick returns the time that Ticks gave n for.
-func (e *Entry[C]) Tick(n uint32) time.Time { return time.Unix(0, e.accepted+int64(n)*int64(tick)) }
-
 // In counts bytes that were received.
 func (e *Entry[C]) In(n int) { e.in.Add(int64(n)); e.touch() }
 

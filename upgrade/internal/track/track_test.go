@@ -150,7 +150,6 @@ func TestBytesAndTimes(t *testing.T) {
 	assert.Zero(t, e.Ticks(accepted.Add(-time.Second)))
 	assert.EqualValues(t, 1, e.Ticks(accepted.Add(1)), "rounded up")
 	assert.EqualValues(t, 10, e.Ticks(accepted.Add(time.Second)))
-	assert.True(t, e.Tick(10).Equal(accepted.Add(time.Second)))
 	assert.EqualValues(t, 1<<32-1, e.Ticks(accepted.Add(100*365*24*time.Hour)))
 }
 
