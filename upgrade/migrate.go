@@ -191,13 +191,16 @@ func quiet(s track.State) bool {
 // moved. This leans on how net/http reads; verifyReads makes sure that it does.
 //
 // (A) No byte was ever read from the connection here. (B) It is idle, no byte was
-// read since, and the buffer is all there: bufio slides what is left over of the
+// read since, the server has set the one deadline with which it waits for a request
+// (resting), and the buffer is all there: bufio slides what is left over of the
 // request before, a pipelined one, to its beginning, and a shorter buffer means that
 // the server still has some.
 //
 // The phase alone is not enough, since a request's header is read while the
 // connection is still idle, and neither is an empty buffer with it: after a first
-// line that has come alone the buffer is empty again.
+// line that has come alone the buffer is empty again. If that line has come together
+// with the request before, no Read tells of it, but the second deadline, which the
+// server sets when it has the beginning of a request.
 func (m *mover) movable(c *Conn, n int) bool {
 	s := c.entry.State()
 	switch {
