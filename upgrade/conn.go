@@ -58,6 +58,8 @@ const (
 	// doubled: a descriptor of it may be on its way to nobody, so that close(2)
 	// alone would not tell the client.
 	doubled
+	// moved: it lives on in another generation.
+	moved
 )
 
 // newConn makes a Conn of c, which is not listed before it is added.

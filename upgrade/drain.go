@@ -219,11 +219,15 @@ func (u *Upgrader) drainServer(ctx context.Context, s serving, d *drainage) {
 }
 
 // cutLeftOvers ends what the deadline has found, politely if that is quick, and
-// counts it: all that was open when the deadline came.
+// counts it: all that was open when the deadline came, but for what has moved on
+// in the last moment.
 func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan struct{}) (cut track.Counts) {
+	var found [len(cut)][]*Conn // by phase
 	for _, l := range listeners {
-		c, _ := l.conns.Counts()
-		cut = cut.Plus(c)
+		for c := range l.conns.Each {
+			p := c.entry.Phase()
+			found[p] = append(found[p], c)
+		}
 	}
 	u.goodbyes.hasten(listeners)
 	for _, l := range listeners {
@@ -236,6 +240,13 @@ func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan 
 	waitEmpty(listeners, cutGrace)
 	for _, l := range listeners {
 		l.cut()
+	}
+	for p, conns := range found {
+		for _, c := range conns {
+			if c.entry.State()&moved == 0 {
+				cut[p]++
+			}
+		}
 	}
 	timer := time.NewTimer(cutGrace)
 	defer timer.Stop()

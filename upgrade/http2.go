@@ -13,7 +13,7 @@ const http2Preface = 24
 // The open streams of an HTTP/2 connection are counted above the flags of its
 // state.
 const (
-	oneStream  track.State = 1 << 22
+	oneStream  track.State = 1 << 23
 	streamMask             = ^(oneStream - 1)
 )
 

@@ -271,6 +271,7 @@ func (m *mover) give(c *Conn, s *Session) error {
 	m.mu.Lock()
 	m.delay = 0 // there is room
 	m.mu.Unlock()
+	c.entry.SetFlags(moved)
 	l.migrated.Add(1)  // before it is forgotten: the drain may end with it
 	_ = c.conn.Close() // close(2), not shutdown(2): the receiver has the socket
 	c.forget()

@@ -65,7 +65,7 @@ type Generation struct {
 	Conns      Counts    `json:"conns"`
 	Oldest     time.Time `json:"oldest,omitzero"`        // when the oldest open connection was accepted
 	RSS        int64     `json:"rss_bytes,omitempty"`    // resident memory
-	Cut        int       `json:"cut,omitempty"`          // connections cut so far by a deadline
+	Cut        int       `json:"cut,omitempty"`          // connections that a deadline has ended so far, with a goodbye or without
 	CutBy      Counts    `json:"cut_by,omitzero"`        // the same by state
 	Migrated   int       `json:"migrated,omitempty"`     // connections that it has handed to a later generation
 	Adopted    int       `json:"adopted,omitempty"`      // connections that it has got from earlier ones
