@@ -223,7 +223,7 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		return true
 	}
 	mv := &mover{
-		to: p.number, sender: transfer.NewSender(conn, transitPlaces), listeners: make(map[string]link.Adoptable),
+		to: p.number, sender: transfer.NewSender(conn), listeners: make(map[string]link.Adoptable),
 		places: u.places, log: u.log, again: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	http := false

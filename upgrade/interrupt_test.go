@@ -300,8 +300,8 @@ func TestInterruptionsDoNotReachHandlers(t *testing.T) {
 						for _, c := range s.ln.conns.All() {
 							if i == 0 {
 								c.interrupt()
-							} else if m.places.tryAcquire() && !c.poke() {
-								m.places.release()
+							} else if m.places.TryAcquire() && !c.poke() {
+								m.places.Release()
 							}
 						}
 					}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hdctl/handoff/upgrade/internal/gate"
 	"github.com/hdctl/handoff/upgrade/internal/track"
+	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
 
 // Listener is where a service accepts from, all its life. It is a gate in front
@@ -25,7 +26,7 @@ type Listener struct {
 	conns *track.Set[*Conn]
 
 	goodbyes *goodbyes                   // of the generation
-	places   places                      // of the generation
+	places   transfer.Places             // of the generation
 	mover    atomic.Pointer[mover]       // where connections go; nil: nowhere
 	expects  atomic.Pointer[expectation] // a mover is expected, unless it is over
 	served   atomic.Pointer[httpServer]  // the HTTP server that takes connections handed over, if there is one
@@ -52,7 +53,7 @@ type acceptResult struct {
 	err  error
 }
 
-func newListener(name string, socks []*socket, g *goodbyes, p places) *Listener {
+func newListener(name string, socks []*socket, g *goodbyes, p transfer.Places) *Listener {
 	l := &Listener{name: name, goodbyes: g, places: p, closing: make(chan struct{}), accepted: make(chan acceptResult)}
 	l.conns = track.NewSet(l, func(c *Conn) *track.Entry[*Conn] { return &c.entry })
 	for _, s := range socks {

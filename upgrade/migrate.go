@@ -43,21 +43,7 @@ const (
 	maxRetryDelay = 5 * time.Second
 )
 
-// places is a semaphore of those in transit.
-type places chan struct{}
-
-func newPlaces() places { return make(places, transitPlaces) }
-
-func (p places) tryAcquire() bool {
-	select {
-	case p <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (p places) release() { <-p }
+func newPlaces() transfer.Places { return transfer.NewPlaces(transitPlaces) }
 
 // mover hands connections to one receiver, the generation number to. Its methods
 // may be called concurrently.
@@ -66,7 +52,7 @@ type mover struct {
 	sender    *transfer.Sender
 	listeners map[string]link.Adoptable // what the receiver takes, by name
 	buffer    int                       // see movable; 0: HTTP connections stay
-	places    places
+	places    transfer.Places
 	log       *slog.Logger
 
 	again chan struct{} // has room for one: look for connections to interrupt
@@ -104,7 +90,7 @@ func (m *mover) run(listeners []*Listener) {
 					return
 				}
 				if !c.poke() {
-					m.places.release()
+					m.places.Release()
 				}
 			}
 		}
@@ -144,14 +130,7 @@ func (m *mover) end(cause error) {
 }
 
 // isOver tells whether the mover has ended.
-func (m *mover) isOver() bool {
-	select {
-	case <-m.over:
-		return true
-	default:
-		return false
-	}
-}
+func (m *mover) isOver() bool { return isClosed(m.over) }
 
 // wake has run look again.
 func (m *mover) wake() {
@@ -218,15 +197,15 @@ func (m *mover) beforeRead(c *Conn, n int) error {
 	place := c.takePoke()
 	if !m.movable(c, n) || m.isOver() || m.stays(c) {
 		if place {
-			m.places.release()
+			m.places.Release()
 		}
 		return nil
 	}
-	if !place && !m.places.tryAcquire() {
+	if !place && !m.places.TryAcquire() {
 		m.wake() // its turn will come
 		return nil
 	}
-	defer m.places.release()
+	defer m.places.Release()
 	if m.give(c, nil) != nil {
 		return nil
 	}
@@ -354,7 +333,7 @@ func (c *Conn) takePoke() bool {
 // givePlaceBack is for who finds that a connection with a place does not move.
 func (c *Conn) givePlaceBack() {
 	if c.takePoke() {
-		c.listener().places.release()
+		c.listener().places.Release()
 	}
 }
 

@@ -62,7 +62,7 @@ func succeed(t *testing.T, old, next *served) *generations {
 	buffer, err := verifyReads()
 	require.NoError(t, err)
 	g.mover = &mover{
-		to: 2, sender: transfer.NewSender(ours, transitPlaces), buffer: buffer, places: old.ln.places, log: u.log,
+		to: 2, sender: transfer.NewSender(ours), buffer: buffer, places: old.ln.places, log: u.log,
 		listeners: map[string]link.Adoptable{}, again: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	for _, a := range u.adoptables() {

@@ -187,7 +187,7 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 			case <-e.over:
 			case <-ctx.Done():
 				if place {
-					l.places.release()
+					l.places.Release()
 				}
 				return context.Cause(ctx)
 			}
@@ -196,7 +196,7 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 	}
 	if m == nil || m.isOver() || !m.listeners[l.name].Sessions {
 		if place {
-			l.places.release()
+			l.places.Release()
 		}
 		return ErrNotDraining
 	}
@@ -209,7 +209,7 @@ func (c *Conn) Handoff(ctx context.Context, s Session) error {
 			return context.Cause(ctx)
 		}
 	}
-	defer m.places.release()
+	defer m.places.Release()
 	err := m.give(c, &s)
 	if err != nil {
 		return fmt.Errorf("hand off a connection of %q to generation %d: %w", l.name, m.to, err)

@@ -529,8 +529,8 @@ func TestAnAwaitThatIsAnsweredGivesItsPlaceBack(t *testing.T) {
 				return
 			case <-tick.C:
 			}
-			if m.places.tryAcquire() && !c.poke() {
-				m.places.release()
+			if m.places.TryAcquire() && !c.poke() {
+				m.places.Release()
 			}
 		}
 	}()

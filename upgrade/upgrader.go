@@ -23,6 +23,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 	"github.com/hdctl/handoff/upgrade/internal/track"
+	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
 
 // Upgrader is this process's generation. Its methods are safe for concurrent use.
@@ -49,7 +50,7 @@ type Upgrader struct {
 	wg      sync.WaitGroup // every goroutine but the driver and the servers
 
 	goodbyes goodbyes
-	places   places
+	places   transfer.Places
 
 	controlPath   string
 	controlFD     int // -1: no control socket

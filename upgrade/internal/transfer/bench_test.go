@@ -15,7 +15,7 @@ import (
 )
 
 // benchmarkGive gives connections, over and over again the same ones.
-func benchmarkGive(b *testing.B, s *transfer.Sender, window int) {
+func benchmarkGive(b *testing.B, s *sender, window int) {
 	clients := dialAll(b, window)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -40,7 +40,7 @@ const benchWindow = 32
 // Both sides in this process: the receiver makes a net.Conn, and closes it.
 func BenchmarkGive(b *testing.B) {
 	conn, peer := connect(b)
-	s := transfer.NewSender(conn, benchWindow)
+	s := newSender(conn, benchWindow)
 	r := transfer.Receive(peer, 4, func(_ link.Offer, files []*os.File) (transfer.Adoption, error) {
 		c, err := net.FileConn(files[0])
 		return closing{c}, err

@@ -5,10 +5,10 @@
 // The two speak over a link of their own. The draining generation has a
 // [Sender], and its connections are moved by their own goroutines:
 //
-//	if !sender.TryAcquire() {
+//	if !places.TryAcquire() {
 //		return // go on serving; later, perhaps
 //	}
-//	defer sender.Release()
+//	defer places.Release()
 //	err := sender.Give(tcp, link.Offer{Listener: "http"})
 //	if err == nil {
 //		tcp.Close() // it lives on in the other process

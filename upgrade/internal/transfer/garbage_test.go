@@ -33,7 +33,7 @@ func TestSenderGetsGarbage(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 2)
 	conn, peer, fd := connectRaw(t)
-	s := transfer.NewSender(conn, 2)
+	s := newSender(conn, 2)
 	null, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer null.Close()

@@ -133,20 +133,28 @@ func connect(t testing.TB) (a, b *link.Conn) {
 	return a, b
 }
 
+// sender is a Sender with places for connections in transit.
+type sender struct {
+	*transfer.Sender
+	places transfer.Places
+}
+
+func newSender(conn *link.Conn, places int) *sender {
+	return &sender{transfer.NewSender(conn), transfer.NewPlaces(places)}
+}
+
 // giveAll offers all connections, each in a goroutine of its own, that goes on
 // serving what stays here. wait returns when all offers are decided, and the
 // function that it returns when all clients are gone.
-func giveAll(t testing.TB, s *transfer.Sender, clients []*client) (wait func() func()) {
+func giveAll(t testing.TB, s *sender, clients []*client) (wait func() func()) {
 	var decided, served sync.WaitGroup
 	decided.Add(len(clients))
 	for i, c := range clients {
 		served.Go(func() {
 			defer c.ours.Close()
-			err := s.Acquire(t.Context())
-			if err == nil {
-				err = s.Give(c.ours, link.Offer{Listener: "echo", Label: strconv.Itoa(i)})
-				s.Release()
-			}
+			s.places <- struct{}{}
+			err := s.Give(c.ours, link.Offer{Listener: "echo", Label: strconv.Itoa(i)})
+			s.places.Release()
 			c.given = err
 			if err == nil {
 				c.ours.Close()

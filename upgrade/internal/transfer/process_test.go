@@ -136,7 +136,7 @@ type process struct {
 	committed map[string]int
 }
 
-func start(t testing.TB, free string, window int) (*process, *transfer.Sender) {
+func start(t testing.TB, free string, window int) (*process, *sender) {
 	t.Helper()
 	ours, theirs, err := link.Pair()
 	require.NoError(t, err)
@@ -161,7 +161,7 @@ func start(t testing.TB, free string, window int) (*process, *transfer.Sender) {
 			_ = cmd.Wait()
 		}
 	})
-	return p, transfer.NewSender(conn, window)
+	return p, newSender(conn, window)
 }
 
 // await waits until the taker has committed n more, or says that it is done, or

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +16,8 @@ import (
 // Sender gives connections away. Its methods may be called concurrently, Give by
 // thousands of goroutines.
 type Sender struct {
-	conn   *link.Conn
-	places chan struct{}
-	done   chan struct{} // closed when every offer is decided, and the link is closed
+	conn *link.Conn
+	done chan struct{} // closed when every offer is decided, and the link is closed
 
 	mu      sync.Mutex
 	last    uint64             // ID of the latest offer
@@ -35,54 +33,15 @@ type transit struct {
 }
 
 // NewSender begins to give connections away over conn, which is used for nothing
-// else, and of which it takes ownership. window is the number of places for
-// connections in transit: as long as a connection is in transit nobody serves it,
-// so it bounds the time for which a request can wait.
-//
-// The caller ends it with Close.
-func NewSender(conn *link.Conn, window int) *Sender {
+// else, and of which it takes ownership. The caller ends it with Close.
+func NewSender(conn *link.Conn) *Sender {
 	s := &Sender{
 		conn:    conn,
-		places:  make(chan struct{}, window),
 		done:    make(chan struct{}),
 		transit: make(map[uint64]transit),
 	}
 	go s.receive()
 	return s
-}
-
-// TryAcquire takes one of the places for connections in transit, if one is free.
-// Whoever got one calls Release after Give. It does not look whether the link is
-// over; Give does.
-func (s *Sender) TryAcquire() bool {
-	select {
-	case s.places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// Acquire waits for one of the places for connections in transit. It fails when
-// ctx is done, or with [ErrWithdrawn].
-func (s *Sender) Acquire(ctx context.Context) error {
-	select {
-	case s.places <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.done:
-		return s.over // is not written any more
-	}
-}
-
-// Release gives a place back.
-func (s *Sender) Release() {
-	select {
-	case <-s.places:
-	default:
-		panic("transfer: released a place that nobody had")
-	}
 }
 
 // Give offers the connection c, with the files of its session, and waits for the
@@ -232,7 +191,7 @@ func (s *Sender) Oldest() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var oldest time.Time
-	for _, t := range s.transit { // not many: the window
+	for _, t := range s.transit { // not many: see Places
 		if oldest.IsZero() || t.since.Before(oldest) {
 			oldest = t.since
 		}

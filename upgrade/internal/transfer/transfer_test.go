@@ -24,7 +24,7 @@ func TestGive(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 300)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 32)
+	s := newSender(a, 32)
 	h := newHouse()
 	r := transfer.Receive(b, 4, h.adopt)
 
@@ -41,7 +41,7 @@ func TestGiveSession(t *testing.T) {
 	leak.Check(t)
 	c := dialAll(t, 1)[0]
 	a, b := connect(t)
-	s := transfer.NewSender(a, 1)
+	s := newSender(a, 1)
 	defer s.Close()
 	want := link.Offer{
 		ID: 1, Listener: "echo", Accepted: 2, Moved: 3, In: 4, Out: 5, Label: "user 6",
@@ -91,7 +91,7 @@ func TestRefused(t *testing.T) {
 			leak.Check(t)
 			c := dialAll(t, 1)[0]
 			a, b := connect(t)
-			s := transfer.NewSender(a, 1)
+			s := newSender(a, 1)
 			defer s.Close()
 			r := transfer.Receive(b, 1, func(link.Offer, []*os.File) (transfer.Adoption, error) { return nil, test.err })
 			defer r.Close()
@@ -116,7 +116,7 @@ func TestRefusalsInBetween(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 200)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 16)
+	s := newSender(a, 16)
 	h := newHouse()
 	var n atomic.Int64
 	h.refuse = func(link.Offer) error {
@@ -138,7 +138,7 @@ func TestRefuseAll(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 2)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 1)
+	s := newSender(a, 1)
 	defer s.Close()
 	h := newHouse()
 	r := transfer.Receive(b, 4, h.adopt)
@@ -183,7 +183,7 @@ func TestWithdrawBeforeTheAnswer(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 20)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 20)
+	s := newSender(a, 20)
 	h := newHeld()
 	r := transfer.Receive(b, 4, h.adopt)
 	wait := giveAll(t, s, clients)
@@ -214,7 +214,7 @@ func TestCloseBeforeTheAnswer(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 20)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 20)
+	s := newSender(a, 20)
 	h := newHeld()
 	r := transfer.Receive(b, 4, h.adopt)
 	wait := giveAll(t, s, clients)
@@ -241,10 +241,10 @@ func TestCloseBeforeTheAnswer(t *testing.T) {
 // sides agree who.
 func TestOneOwnerWhateverEndsIt(t *testing.T) {
 	leak.Check(t)
-	ends := map[string]func(*transfer.Sender, *transfer.Receiver){
-		"withdraw": func(s *transfer.Sender, _ *transfer.Receiver) { s.Withdraw(errors.New("so it is")) },
-		"close":    func(_ *transfer.Sender, r *transfer.Receiver) { r.Close() },
-		"both": func(s *transfer.Sender, r *transfer.Receiver) {
+	ends := map[string]func(*sender, *transfer.Receiver){
+		"withdraw": func(s *sender, _ *transfer.Receiver) { s.Withdraw(errors.New("so it is")) },
+		"close":    func(_ *sender, r *transfer.Receiver) { r.Close() },
+		"both": func(s *sender, r *transfer.Receiver) {
 			var both sync.WaitGroup
 			both.Go(func() { r.Close() })
 			both.Go(func() { s.Close() })
@@ -262,7 +262,7 @@ func TestOneOwnerWhateverEndsIt(t *testing.T) {
 
 		clients := dialAll(t, n)
 		a, b := connect(t)
-		s := transfer.NewSender(a, window)
+		s := newSender(a, window)
 		h := newHouse()
 		var offers atomic.Int64
 		reached := make(chan struct{})
@@ -300,14 +300,14 @@ func TestOneOwnerWhateverEndsIt(t *testing.T) {
 func TestGiveWaitsForRoom(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		end  func(s *transfer.Sender, h *held, gives *sync.WaitGroup)
+		end  func(s *sender, h *held, gives *sync.WaitGroup)
 		want int
 	}{
-		{"until there is some", func(_ *transfer.Sender, h *held, gives *sync.WaitGroup) {
+		{"until there is some", func(_ *sender, h *held, gives *sync.WaitGroup) {
 			close(h.free)
 			gives.Wait()
 		}, 30},
-		{"until it is withdrawn", func(s *transfer.Sender, h *held, gives *sync.WaitGroup) {
+		{"until it is withdrawn", func(s *sender, h *held, gives *sync.WaitGroup) {
 			s.Withdraw(errors.New("it stalls"))
 			gives.Wait()
 			close(h.free)
@@ -317,7 +317,7 @@ func TestGiveWaitsForRoom(t *testing.T) {
 			leak.Check(t)
 			clients := dialAll(t, 30)
 			a, b := connect(t)
-			s := transfer.NewSender(a, 30)
+			s := newSender(a, 30)
 			h := newHeld()
 			session := &link.Session{Data: make([]byte, 40_000)} // only a few fit
 			var gives sync.WaitGroup
@@ -409,34 +409,38 @@ func TestAnswersWaitForRoom(t *testing.T) {
 }
 
 func TestPlaces(t *testing.T) {
+	p := transfer.NewPlaces(2)
+	require.True(t, p.TryAcquire())
+	p <- struct{}{}
+	require.False(t, p.TryAcquire())
+	got := make(chan struct{})
+	go func() { p <- struct{}{}; close(got) }()
+	p.Release()
+	<-got
+	p.Release()
+	p.Release()
+	require.Panics(t, p.Release)
+}
+
+// Who comes after a Withdraw is told at once, and why.
+func TestGiveAfterWithdraw(t *testing.T) {
 	leak.Check(t)
+	c := dialAll(t, 1)[0]
 	a, b := connect(t)
 	defer b.Close()
-	s := transfer.NewSender(a, 2)
-	require.True(t, s.TryAcquire())
-	require.NoError(t, s.Acquire(t.Context()))
-	require.False(t, s.TryAcquire())
-	got := make(chan error)
-	go func() { got <- s.Acquire(t.Context()) }()
-	s.Release()
-	require.NoError(t, <-got)
-
-	go func() { got <- s.Acquire(t.Context()) }()
+	s := transfer.NewSender(a)
 	cause := errors.New("enough")
 	s.Withdraw(cause)
-	err := <-got
+	err := s.Give(c.ours, link.Offer{})
 	require.ErrorIs(t, err, transfer.ErrWithdrawn)
 	require.ErrorIs(t, err, cause)
-	s.Release()
-	s.Release()
-	require.Panics(t, s.Release)
 }
 
 func TestOldest(t *testing.T) {
 	leak.Check(t)
 	clients := dialAll(t, 2)
 	a, b := connect(t)
-	s := transfer.NewSender(a, 2)
+	s := newSender(a, 2)
 	assert.Zero(t, s.Oldest())
 	results := make(chan error)
 	give := func(c *client) { results <- s.Give(c.ours, link.Offer{}) }
@@ -466,7 +470,7 @@ func TestGiveFails(t *testing.T) {
 	c := dialAll(t, 1)[0]
 	a, b := connect(t)
 	defer b.Close()
-	s := transfer.NewSender(a, 1)
+	s := newSender(a, 1)
 	defer s.Close()
 	big := &link.Session{Data: make([]byte, link.MaxFrame)}
 	require.ErrorIs(t, s.Give(c.ours, link.Offer{Session: big}), link.ErrTooLarge)
