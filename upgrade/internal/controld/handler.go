@@ -157,10 +157,15 @@ func (s *Server) readBody(a *answer, r *http.Request) ([]byte, *control.Error) {
 	tooLarge := func() *control.Error {
 		return control.Errorf(control.CodeTooLarge, "the body of a request may have at most %d bytes", s.limits.BodyBytes)
 	}
-	if r.ContentLength > s.limits.BodyBytes {
-		return nil, tooLarge()
+	from, limit := r.Body, s.limits.BodyBytes
+	if r.ContentLength > limit {
+		// Known before a byte of it is read. net/http must be told as with any
+		// body that is too large: it then closes half of the connection, and
+		// the client that is still sending can read its answer. A close would
+		// answer its next write with a broken pipe.
+		from, limit = io.NopCloser(strings.NewReader(" ")), 0
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(a, r.Body, s.limits.BodyBytes))
+	body, err := io.ReadAll(http.MaxBytesReader(a.ResponseWriter, from, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge()
 	}
