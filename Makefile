@@ -18,6 +18,8 @@ test: ## Run all tests: race detector, leak checks, real systemd (as root)
 	@# Not cached: much of what is tested is outside of Go. One package after the
 	@# other: the end-to-end tests want the machine for themselves.
 	GORACE="atexit_sleep_ms=0" go test -race -count=1 -p 1 -timeout 15m ./...
+	@# What the race detector would falsify: allocations.
+	go test -count=1 -run '^TestCost' ./upgrade
 
 bench: ## Measure: ratios side by side in one run
 	@go run -buildvcs=false ./test/bench
