@@ -23,6 +23,7 @@ type State string
 // parked, draining, exited.
 const (
 	StateStarting State = "starting" // started, not ready yet
+	StateStaged   State = "staged"   // serves the share of new connections that its predecessor passes on to it
 	StateServing  State = "serving"  // accepts connections
 	StateParked   State = "parked"   // its successor is on probation; accepts nothing, can take over again
 	StateDraining State = "draining" // finishes what is open, accepts nothing
@@ -40,9 +41,11 @@ type Status struct {
 	State       State        `json:"state"` // of the main generation
 	Stopping    bool         `json:"stopping,omitempty"`
 	Held        *Hold        `json:"held,omitempty"`          // the door is closed by a drain request
+	Paused      *Pause       `json:"paused,omitempty"`        // upgrades are refused
 	Invocation  string       `json:"invocation_id,omitempty"` // systemd's id of this start of the service
 	Time        time.Time    `json:"time"`                    // when the snapshot was taken, by the service's clock
 	Upgrade     *Progress    `json:"upgrade,omitempty"`       // the upgrade in progress
+	Previous    *Program     `json:"previous,omitempty"`      // what a rollback would run
 	Last        *Record      `json:"last,omitempty"`          // the last upgrade that ended, good or bad, since systemd started the service
 	Disk        *Disk        `json:"disk,omitempty"`
 	Generations []Generation `json:"generations"` // newest first
@@ -73,6 +76,7 @@ type Generation struct {
 	ReportAge  float64   `json:"report_age_s,omitempty"` // seconds since a draining generation last reported; counts are as old
 	Executable string    `json:"executable,omitempty"`   // what /proc/PID/exe says
 	Goroutines int       `json:"goroutines,omitempty"`   // of the main generation
+	Health     *Health   `json:"health,omitempty"`       // how it answers requests, while an upgrade is staged
 }
 
 // Counts are open connections by state.
@@ -179,6 +183,12 @@ type Settings struct {
 	DrainSpread  float64 `json:"drain_spread_s,omitempty"`
 	Migrate      bool    `json:"migrate"`              // idle HTTP/1.1 connections move to the new generation
 	Watchdog     float64 `json:"watchdog_s,omitempty"` // WatchdogSec=, if systemd expects pings
+	HangTimeout  float64 `json:"hang_timeout_s"`       // on probation: how long it may accept nothing while clients wait, or be stopped
+	StopLimit    float64 `json:"stopped_timeout_s"`    // after that: how long it may be stopped (SIGSTOP) while an old one could take over
+	StageTimeout float64 `json:"stage_timeout_s"`      // how long a staged upgrade may stay so
+	AllowBinary  bool    `json:"allow_binary,omitempty"`
+	PIDFile      string  `json:"pid_file,omitempty"`
+	StateDir     string  `json:"state_dir,omitempty"` // where history is kept; none: it is not kept
 }
 
 // Disk compares the file that the next upgrade or restart would run with the
@@ -209,6 +219,7 @@ type Progress struct {
 	To      int       `json:"to"`
 	PID     int       `json:"pid,omitempty"`    // of the new process, when it has one
 	Queued  int       `json:"queued,omitempty"` // requests that wait for their turn
+	Stage   *Stage    `json:"stage,omitempty"`  // of a staged one
 }
 
 // Trigger says where an upgrade came from.
@@ -250,6 +261,25 @@ type UpgradeRequest struct {
 	Reason string `json:"reason,omitempty"`
 	// Via is ViaSystemctl, ViaHdctl or ViaAPI (default): what the client is.
 	Via string `json:"via,omitempty"`
+	// Stage is the share of new connections that the new generation gets at
+	// first, in percent: more than 0, at most 100. The result is OutcomeStaged
+	// then, and a [PromoteRequest] or [RollbackRequest] ends it. 0: no stage.
+	Stage float64 `json:"stage_pct,omitempty"`
+	// StageTimeout, in seconds, is how long it may stay so; then it is rolled
+	// back. 0 is the service's own limit.
+	StageTimeout float64 `json:"stage_timeout_s,omitempty"`
+	// Auto has the service decide, step by step, by how the new generation
+	// answers compared with the old one. It excludes Stage.
+	Auto *Auto `json:"auto,omitempty"`
+	// Binary is the absolute path of another program to run instead of the one
+	// that the service was started with, if it allows that (AllowBinary).
+	Binary string `json:"binary,omitempty"`
+	// IfChanged does nothing, with OutcomeUnchanged, when the file is the one
+	// that runs.
+	IfChanged bool `json:"if_changed,omitempty"`
+	// DryRun only checks: OutcomeChecked, or OutcomeFailed in the phase
+	// preflight.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // Outcomes of an upgrade.
@@ -260,7 +290,15 @@ const (
 	OutcomeTimedOut  = "timed-out" // the request's or the ready timeout passed; the old one serves
 	OutcomeStopped   = "stopped"   // the service was stopped meanwhile
 	OutcomeRefused   = "refused"   // nothing was tried
-	OutcomeUnknown   = "unknown"   // made by clients: the service went away without an answer
+	OutcomeStaged    = "staged"    // the new generation serves its share; not ended
+	// OutcomeRolledBack: the old one serves all again, and the new one finishes
+	// what it had.
+	OutcomeRolledBack = "rolled-back"
+	// OutcomeInconclusive: rolled back, because there was too little to judge by.
+	OutcomeInconclusive = "inconclusive"
+	OutcomeChecked      = "checked"   // of a dry run: nothing speaks against it
+	OutcomeUnchanged    = "unchanged" // the file is the one that runs
+	OutcomeUnknown      = "unknown"   // made by clients: the service went away without an answer
 )
 
 // Result is the end of an upgrade request.
@@ -290,7 +328,20 @@ type Result struct {
 	Cut      Counts `json:"cut,omitzero"`
 	Migrated int    `json:"migrated,omitempty"`
 
-	Error *Error `json:"error,omitempty"` // set unless confirmed
+	// Checks are what the preflight found, of a dry run or where it failed.
+	Checks []Check `json:"checks,omitempty"`
+	// Verdict is what decided a staged upgrade, if it was no operator.
+	Verdict *Verdict `json:"verdict,omitempty"`
+	// Rollback: the previous version was run again. Binary is what was run, if
+	// it was not the file that the service was started with.
+	Rollback bool   `json:"rollback,omitempty"`
+	Binary   string `json:"binary,omitempty"`
+	// What ran and what was tried: SHA-256 of the files, in hexadecimal.
+	FromVersion string `json:"from_version,omitempty"`
+	FromDigest  string `json:"from_sha256,omitempty"`
+	ToDigest    string `json:"to_sha256,omitempty"`
+
+	Error *Error `json:"error,omitempty"` // set where the outcome is no success
 }
 
 // Record is a finished upgrade, as status shows it.
@@ -318,8 +369,18 @@ const (
 	CodeHeld         = "held"          // the door was closed by a drain request
 	CodeGeneration   = "no_generation" // there is no such generation, or it does not drain
 	CodeFellBack     = "fell_back"
-	CodeContainer    = "pid_1"         // an upgrade of PID 1 of a container is impossible
-	CodeNotify       = "notify_failed" // systemd could not be told
+	CodeContainer    = "pid_1"              // an upgrade of PID 1 of a container is impossible
+	CodeNotify       = "notify_failed"      // systemd could not be told
+	CodePaused       = "paused"             // an operator wants no upgrades
+	CodeNotStaged    = "not_staged"         // there is nothing to promote
+	CodeRolledBack   = "rolled_back"        // an operator, a time limit or the verdict was against it
+	CodeInconclusive = "inconclusive"       // too few requests for a verdict
+	CodeNoPrevious   = "no_previous"        // there is nothing to roll back to
+	CodeBinary       = "binary_not_allowed" // the service runs no other file
+	CodeCheckFailed  = "check_failed"       // a preflight check
+	CodeHung         = "hung"               // it lives, but accepts nothing
+	CodeReconfigure  = "reconfigure_failed" // the old configuration is in force
+	CodeUnsupported  = "unsupported"        // the service does not offer this
 	CodeInternal     = "internal"
 	CodeUnknown      = "unknown"     // made by clients: no answer
 	CodeNotRunning   = "not_running" // made by clients: nobody listens on the socket
@@ -363,6 +424,12 @@ const (
 	PhaseServing   = "serving" // the first generation of a service serves, or the door is open again
 	PhaseHeld      = "held"    // the door was closed by a drain request
 	PhaseOutput    = "output"  // a line that the new process printed
+	PhaseStaged    = "staged"  // the new generation serves its share, or another share, or is being judged
+	PhaseRollback  = "rollback"
+	PhaseFellBack  = "fell-back" // the old generation serves again after the confirm
+	PhaseHung      = "hung"      // a generation does not accept, or does again
+	PhasePaused    = "paused"    // upgrades are refused, or not any more
+	PhaseConfig    = "configuration"
 )
 
 // Event is a step in the life of the service.
@@ -378,6 +445,7 @@ type Event struct {
 // Line is one line of the answer to an upgrade, events or conns request. Exactly
 // one field is set.
 type Line struct {
+	Entry  *Entry    `json:"entry,omitempty"` // of a history
 	Event  *Event    `json:"event,omitempty"`
 	Conn   *Conn     `json:"conn,omitempty"`
 	End    *ConnsEnd `json:"end,omitempty"` // the last line of a list of connections
