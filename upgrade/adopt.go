@@ -79,9 +79,7 @@ func (u *Upgrader) adoptables() []link.Adoptable {
 	defer u.mu.Unlock()
 	var list []link.Adoptable
 	for _, l := range u.listeners {
-		if a := l.adoptable(); a.HTTP || a.Sessions {
-			list = append(list, a)
-		}
+		list = append(list, l.adoptable())
 	}
 	return list
 }
@@ -115,6 +113,7 @@ func (u *Upgrader) refuseConnections() (receivers []*transfer.Receiver) {
 type adoption struct {
 	listener *Listener
 	conn     *Conn
+	fresh    bool
 }
 
 // adopt prepares a connection that a draining generation offers. Nothing is read
@@ -139,7 +138,7 @@ func (u *Upgrader) adopt(o link.Offer, files []*os.File) (transfer.Adoption, err
 		l.reserved.Add(-1)
 		return nil, err
 	}
-	return &adoption{l, c}, nil
+	return &adoption{l, c, o.Fresh}, nil
 }
 
 // reserve makes sure of a place in the queue of Accept, for a connection that is
@@ -154,6 +153,13 @@ func (l *Listener) reserve() bool {
 
 // prepare makes a connection of an offer.
 func (l *Listener) prepare(o link.Offer, files []*os.File) (*Conn, error) {
+	if o.Fresh { // as if it had been accepted here
+		nc, err := connOf(files[0])
+		if err != nil {
+			return nil, err
+		}
+		return l.newConn(nc, time.Unix(0, o.Accepted)), nil
+	}
 	a := l.adoptable()
 	if o.Session == nil && !a.HTTP || o.Session != nil && !a.Sessions {
 		return nil, &transfer.Refused{Code: transfer.CodeListener, Message: fmt.Sprintf("%q takes no such connection", l.name)}
@@ -199,7 +205,7 @@ func (l *Listener) decodeSession(s Session) (session any, err error) {
 
 // Commit makes the connection ours.
 func (a *adoption) Commit() {
-	if a.listener.push(a.conn) == nil {
+	if a.listener.push(a.conn) == nil && !a.fresh {
 		a.listener.adopted.Add(1)
 	}
 	a.listener.reserved.Add(-1)

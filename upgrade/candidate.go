@@ -12,6 +12,8 @@ import (
 	"github.com/hdctl/handoff/upgrade/control"
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/preflight"
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/sdnotify"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 )
@@ -26,6 +28,13 @@ type attempt struct {
 
 	ctx    context.Context // of the slow steps; ends with cancel
 	cancel context.CancelFunc
+
+	program program
+	stage   *stage // nil: not staged
+	beside  bool   // started by nginx's signal
+	checks  []control.Check
+	verdict *control.Verdict
+	digest  string // of the file
 
 	file    fileID         // of what is being tried
 	problem *control.Error // what went wrong, where more is known than how the process ended
@@ -48,17 +57,30 @@ const goodbyeSlack = 2 * time.Second
 
 // check looks at the file, away from the driver: file systems can be slow.
 func (u *Upgrader) check() {
-	a, path := u.attempt, u.spawner.Path()
+	a := u.attempt
+	path, needed := a.program.path(u), u.needed(a.program)
+	for _, d := range u.state.Drainers {
+		// Who takes over from us one day shall not use these numbers again.
+		u.send(d, link.Numbers{Next: u.state.Next})
+	}
 	u.wg.Go(func() {
 		id := identify(path)
-		err := preflight(path)
+		if needed.File != nil {
+			id = fileID{} // what is at the path is something else
+		}
+		checks := preflight.Run(a.ctx, needed)
+		failed := checkFailed(checks)
 		u.box.post(func() {
 			a.file = id
-			if err != nil && a.ctx.Err() == nil {
-				a.problem = control.Errorf(control.CodeStartFailed, "%v", err)
+			if failed != nil && a.ctx.Err() == nil && a.problem == nil {
+				a.problem, a.checks = failed, checks
 			}
-			u.step(machine.Checked{OK: err == nil})
+			u.step(machine.Checked{OK: failed == nil})
 		})
+		if a.digest = a.program.digest; failed == nil && needed.File == nil {
+			digest := u.digestOf(path)
+			u.box.post(func() { a.digest = digest })
+		}
 	})
 }
 
@@ -79,8 +101,13 @@ func (u *Upgrader) spawn(number int) {
 	hello.Notify, hello.Control, hello.Sockets = u.env.notify, u.controlPath, described
 	hello.WatchdogUsec = uint64(u.env.watchdog.Microseconds())
 	fd, err := rawFD(child)
+	page := u.newPage()
 	if err == nil {
-		err = conn.Send(hello, u.pidfd) // the successor finds it when it looks
+		with := []*os.File{u.pidfd}
+		if page != nil {
+			with = append(with, page.File())
+		}
+		err = conn.Send(hello, with...) // the successor finds it when it looks
 	}
 	files = append(files, spawn.File{Name: keyLink, FD: fd})
 	if u.controlFD >= 0 {
@@ -97,10 +124,21 @@ func (u *Upgrader) spawn(number int) {
 				case <-a.ctx.Done():
 				}
 			}
-			process, err = u.spawner.Start(a.ctx, files)
+			process, err = u.spawner.Start(a.ctx, files, a.program.Program)
 		}
-		u.box.post(func() { u.spawned(a, conn, process, err) })
+		u.box.post(func() { u.spawned(a, conn, page, process, err) })
 	})
+}
+
+// newPage makes the page in which one sees what the successor does; nil if that
+// fails: it is not watched as closely then.
+func (u *Upgrader) newPage() *pulse.Page {
+	page, err := pulse.New()
+	if err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "a hang of the new generation cannot be seen", slog.Any("err", err))
+		return nil
+	}
+	return page
 }
 
 func (u *Upgrader) prepareLink() (*link.Conn, *os.File, error) {
@@ -127,9 +165,10 @@ func rawFD(f *os.File) (int, error) {
 	return fd, err
 }
 
-func (u *Upgrader) spawned(a *attempt, conn *link.Conn, process spawn.Child, err error) {
+func (u *Upgrader) spawned(a *attempt, conn *link.Conn, page *pulse.Page, process spawn.Child, err error) {
 	if err != nil {
 		_ = conn.Close()
+		_ = page.Close()
 		if a.problem == nil && a.ctx.Err() == nil {
 			a.problem = control.Errorf(control.CodeStartFailed, "%v", err)
 		}
@@ -138,7 +177,7 @@ func (u *Upgrader) spawned(a *attempt, conn *link.Conn, process spawn.Child, err
 	}
 	a.child, a.pid = process, process.PID()
 	u.lastChild = process
-	u.addPeer(&peer{number: a.number, pid: a.pid, conn: conn, child: process})
+	u.addPeer(&peer{number: a.number, pid: a.pid, conn: conn, child: process, page: page})
 	u.step(machine.Spawned{OK: true})
 }
 
@@ -235,60 +274,95 @@ func (u *Upgrader) report(e machine.Report) {
 	})
 }
 
-// result puts together what there is to say of an upgrade.
-func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
+// begunResult is what there is to say of an upgrade whatever becomes of it.
+func (u *Upgrader) begunResult(a *attempt) *control.Result {
 	r := &control.Result{
-		From: u.number, To: a.number, FromPID: u.pid, ToPID: a.pid,
+		From: u.number, To: a.number, FromPID: u.pid, ToPID: a.pid, FromVersion: u.opts.Version,
 		Version: a.version, Trigger: a.trigger, Serving: a.serving.Seconds(), Total: time.Since(a.began).Seconds(),
+		FromDigest: u.ownDigest, ToDigest: a.digest, Rollback: a.program.rollback, Verdict: a.verdict,
 	}
+	if a.program.Path != "" {
+		r.Binary = a.program.Path
+	}
+	return r
+}
+
+// cause is how a process has ended.
+type cause struct {
+	text     string
+	ExitCode *int
+	Signal   string
+}
+
+// causeOf says how the process of an attempt has ended.
+func (u *Upgrader) causeOf(a *attempt, o machine.Outcome) (c cause) {
+	if a.child == nil {
+		return c
+	}
+	select {
+	case <-a.child.Exited():
+		exit := a.child.Exit()
+		switch {
+		case exit.Err != nil:
+			c.text = exit.Err.Error()
+		case exit.Signal != 0:
+			c.Signal = unix.SignalName(exit.Signal)
+			c.text = "killed by " + c.Signal
+		default:
+			c.ExitCode = &exit.Code
+			c.text = fmt.Sprintf("exit status %d", exit.Code)
+		}
+	default:
+		if o != machine.RolledBack { // of which the process lives on for a while
+			c.text = "it was killed, but is not gone yet"
+		}
+	}
+	return c
+}
+
+// result puts together what there is to say of an upgrade that has ended.
+func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
+	r := u.begunResult(a)
 	if e.Outcome == machine.Confirmed {
 		r.Outcome, r.Confirmed = control.OutcomeConfirmed, r.Total
 		return r
 	}
-	r.Phase = phaseName(e.At)
-	cause := ""
+	r.Phase, r.Checks = phaseName(e.At), a.checks
 	if a.child != nil {
 		r.Output = a.child.Output()
-		select {
-		case <-a.child.Exited():
-			exit := a.child.Exit()
-			switch {
-			case exit.Err != nil:
-				cause = exit.Err.Error()
-			case exit.Signal != 0:
-				r.Signal = unix.SignalName(exit.Signal)
-				cause = "killed by " + r.Signal
-			default:
-				r.ExitCode = &exit.Code
-				cause = fmt.Sprintf("exit status %d", exit.Code)
-			}
-		default:
-			cause = "it was killed, but is not gone yet"
-		}
 	}
-	code := control.CodeStartFailed
-	hint := ""
+	ended := u.causeOf(a, e.Outcome)
+	r.ExitCode, r.Signal = ended.ExitCode, ended.Signal
+	text, code, hint := ended.text, control.CodeStartFailed, ""
 	switch e.Outcome {
 	case machine.TimedOut:
 		r.Outcome, code = control.OutcomeTimedOut, control.CodeTimedOut
-		cause = fmt.Sprintf("not %s within %v; it was killed", goalOf(e.At), round(time.Since(a.began)))
+		text = fmt.Sprintf("not %s within %v; it was killed", goalOf(e.At), round(time.Since(a.began)))
 		hint = "if it needs more time, raise HANDOFF_READY_TIMEOUT (and TimeoutStartSec= with it)"
 	case machine.FellBack:
 		r.Outcome, code = control.OutcomeFellBack, control.CodeFellBack
 		hint = fmt.Sprintf("what it printed once it was ready is in the journal: journalctl _PID=%d", a.pid)
+	case machine.RolledBack:
+		r.Outcome, code, text = control.OutcomeRolledBack, control.CodeRolledBack, "rolled back"
+		if a.problem != nil && a.problem.Code == control.CodeInconclusive {
+			r.Outcome = control.OutcomeInconclusive
+		}
+		if a.problem != nil && a.problem.Code == control.CodeStartFailed { // it could not be staged
+			r.Outcome = control.OutcomeFailed
+		}
 	case machine.Stopped:
-		r.Outcome, code, cause = control.OutcomeStopped, control.CodeStopping, "the service is being stopped"
+		r.Outcome, code, text = control.OutcomeStopped, control.CodeStopping, "the service is being stopped"
 	case machine.Unnotified:
-		r.Outcome, code, cause = control.OutcomeFailed, control.CodeNotify, "systemd could not be told of the new main process"
+		r.Outcome, code, text = control.OutcomeFailed, control.CodeNotify, "systemd could not be told of the new main process"
 	default:
 		r.Outcome = control.OutcomeFailed
-		if r.ExitCode != nil && *r.ExitCode == 0 {
-			cause += " before it served"
+		if r.ExitCode != nil && *r.ExitCode == 0 && e.At != machine.OnStage {
+			text += " before it served"
 		}
 	}
 	r.Error = a.problem
 	if r.Error == nil {
-		r.Error = &control.Error{Code: code, Message: cause, Hint: hint}
+		r.Error = &control.Error{Code: code, Message: text, Hint: hint}
 	}
 	return r
 }
@@ -300,7 +374,7 @@ func goalOf(p machine.Phase) string {
 		return "checked"
 	case machine.Spawning:
 		return "started"
-	case machine.Opening:
+	case machine.Staging, machine.Opening:
 		return "accepting"
 	}
 	return "ready"
@@ -313,8 +387,10 @@ func phaseName(p machine.Phase) string {
 		return control.PhasePreflight
 	case machine.Spawning, machine.Greeting:
 		return control.PhaseStart
-	case machine.Preparing, machine.Opening:
+	case machine.Preparing, machine.Staging, machine.Opening:
 		return control.PhaseReady
+	case machine.OnStage:
+		return control.PhaseStaged
 	case machine.Probation:
 		return control.PhaseProbation
 	case machine.Notifying, machine.Reclaiming, machine.Restoring:
@@ -326,22 +402,8 @@ func phaseName(p machine.Phase) string {
 // finishAttempt tells everybody how an upgrade ended.
 func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 	r := u.result(a, e)
-	u.last = &control.Record{Time: time.Now(), Result: *r}
+	u.settle(r, a.file)
 	confirmed := r.Outcome == control.OutcomeConfirmed
-	phase, level := control.PhaseConfirmed, slog.LevelInfo
-	u.failedFile = fileID{}
-	if !confirmed {
-		phase, level = control.PhaseFailed, slog.LevelError
-		u.failedFile = a.file
-	}
-	u.events.add(control.Event{Phase: phase, Generation: a.number, PID: a.pid, Message: describeResult(r)})
-	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
-		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Since(a.began)), slog.Any("err", r.Error))
-	u.record(r)
-	if !confirmed && u.state.Main && !u.state.Stopping { // of a confirmed one it came with MAINPID=
-		u.systemd.notify(sdnotify.Status(servingText(u.number, u.opts.Version) + "; " + describeResult(r)))
-	}
-	u.publish()
 	for _, w := range a.waiters {
 		if confirmed && w.req.Wait == control.WaitDrained {
 			u.awaitDrain = append(u.awaitDrain, w)
@@ -352,11 +414,43 @@ func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 	}
 }
 
+// settle puts an upgrade that has ended, with file, on record: in status, events,
+// log, journal, history, and systemd's status text.
+func (u *Upgrader) settle(r *control.Result, file fileID) {
+	u.last = &control.Record{Time: time.Now(), Result: *r}
+	confirmed := r.Outcome == control.OutcomeConfirmed
+	phase, level := control.PhaseConfirmed, slog.LevelInfo
+	u.failedFile = fileID{}
+	switch {
+	case confirmed:
+		u.confirmedFile = file
+	case r.Outcome == control.OutcomeFellBack && r.Phase == control.PhaseDraining:
+		phase, level, u.failedFile = control.PhaseFellBack, slog.LevelError, file
+	case r.Outcome == control.OutcomeRolledBack, r.Outcome == control.OutcomeInconclusive:
+		phase, level, u.failedFile = control.PhaseRollback, slog.LevelWarn, file
+	default:
+		phase, level, u.failedFile = control.PhaseFailed, slog.LevelError, file
+	}
+	u.events.add(control.Event{Phase: phase, Generation: r.To, PID: r.ToPID, Message: describeResult(r)})
+	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
+		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Duration(r.Total*float64(time.Second))), slog.Any("err", r.Error))
+	u.record(r)
+	u.keep(*u.last, time.Time{})
+	if !confirmed && u.state.Main && !u.state.Stopping { // of a confirmed one it came with MAINPID=
+		u.systemd.notify(sdnotify.Status(servingText(u.number, u.opts.Version) + "; " + describeResult(r)))
+	}
+	u.publish()
+}
+
 // describeResult says in one line how an upgrade ended.
 func describeResult(r *control.Result) string {
 	switch r.Outcome {
 	case control.OutcomeConfirmed:
-		return fmt.Sprintf("upgraded %d -> %d (%s), serving in %v, confirmed in %v", r.From, r.To, r.Version, seconds(r.Serving), seconds(r.Confirmed))
+		verb := "upgraded"
+		if r.Rollback {
+			verb = "rolled back"
+		}
+		return fmt.Sprintf("%s %d -> %d (%s), serving in %v, confirmed in %v", verb, r.From, r.To, r.Version, seconds(r.Serving), seconds(r.Confirmed))
 	case control.OutcomeRefused:
 		return "upgrade refused: " + r.Error.Message
 	}

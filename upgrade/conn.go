@@ -70,11 +70,12 @@ func (l *Listener) newConn(c net.Conn, accepted time.Time) *Conn {
 	return conn
 }
 
-// admit makes a Conn of a connection that has just been accepted.
+// admit makes a Conn of a connection that has just been accepted; nil if it is
+// another generation's.
 func (l *Listener) admit(c net.Conn) net.Conn {
 	conn := l.newConn(c, time.Now())
 	l.conns.Add(conn)
-	return conn
+	return l.connOrNil(conn)
 }
 
 // ConnOf finds the Conn inside c: c itself, or what a [crypto/tls.Conn] or any

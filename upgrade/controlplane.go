@@ -47,7 +47,7 @@ func (u *Upgrader) openControl(inherited int) error {
 	} else if warning := controld.Share(u.controlPath, u.set.operatorGroup); warning != "" {
 		u.warn(warning) // a version may name another group than the one before
 	}
-	u.controlGate = gate.NewListener(u.controlFD, &net.UnixAddr{Name: u.controlPath, Net: "unix"}, nil)
+	u.controlGate = gate.NewListener(u.controlFD, &net.UnixAddr{Name: u.controlPath, Net: "unix"}, nil, nil)
 	u.controlServer = controld.New(controld.Config{
 		Backend: backend{u}, ServiceUID: os.Geteuid(), OperatorGroup: u.set.operatorGroup, Logger: u.log,
 	})
@@ -101,15 +101,15 @@ func (b backend) Version() control.Version {
 func (b backend) Status() *control.Status { return b.u.Status() }
 
 func (b backend) Upgrade(ctx context.Context, req control.UpgradeRequest, p controld.Peer, emit func(control.Event)) *control.Result {
-	via := req.Via
+	return answerOf(b.u.request(ctx, req, triggerOf(p, req.Via, req.Reason), emit))
+}
+
+// triggerOf says where a request on the control socket came from.
+func triggerOf(p controld.Peer, via, reason string) control.Trigger {
 	if via == "" {
 		via = control.ViaAPI
 	}
-	r, err := b.u.request(ctx, req, control.Trigger{Via: via, PID: p.PID, UID: p.UID, Reason: req.Reason}, emit)
-	if err != nil {
-		return &control.Result{Outcome: control.OutcomeUnknown, Error: control.Errorf(control.CodeUnknown, "%v", err)}
-	}
-	return r
+	return control.Trigger{Via: via, PID: p.PID, UID: p.UID, Reason: clip(reason)}
 }
 
 func (b backend) Events(ctx context.Context, follow bool, emit func(control.Event) error) error {

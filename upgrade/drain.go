@@ -54,6 +54,27 @@ type drainage struct {
 	stopping  bool
 	deadline  time.Time // zero: none
 	timer     *time.Timer
+
+	mu        sync.Mutex
+	committed bool // what cannot be undone is being done
+	reopened  bool // it is taken back
+}
+
+// commit asks for leave to do what cannot be undone. There is none of a drain that is
+// taken back.
+func (d *drainage) commit() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.committed = d.committed || !d.reopened
+	return d.committed
+}
+
+// reopen decides that the drain is taken back, unless it is too late for that.
+func (d *drainage) reopen() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reopened = d.reopened || !d.committed
+	return d.reopened
 }
 
 // drain starts the drain with which this generation ends, or makes the one under
@@ -124,13 +145,25 @@ func (u *Upgrader) allListeners() []*Listener {
 // and gives back what it does not need any more: its successor does the work now.
 // With OOMPolicy=continue the others survive its end.
 func stepBack() {
-	const path = "/proc/self/oom_score_adj" // proc_pid_oom_score_adj(5): raising it needs no privilege
+	addOOMScore(steppedBack) // raising it needs no privilege
+	debug.FreeOSMemory()
+}
+
+// stepForward undoes that: this generation does the work again. The kernel allows it
+// down to what the score was when somebody with the privilege has last set it.
+func stepForward() { addOOMScore(-steppedBack) }
+
+// steppedBack is what makes an old generation go first.
+const steppedBack = 300
+
+// addOOMScore changes the process's oom_score_adj (proc_pid_oom_score_adj(5)).
+func addOOMScore(n int) {
+	const path = "/proc/self/oom_score_adj"
 	if text, err := os.ReadFile(path); err == nil {
 		if score, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			_ = os.WriteFile(path, strconv.AppendInt(nil, int64(min(score+300, 1000)), 10), 0)
+			_ = os.WriteFile(path, strconv.AppendInt(nil, int64(max(min(score+n, 1000), -1000)), 10), 0)
 		}
 	}
-	debug.FreeOSMemory()
 }
 
 // limitDrain makes the deadline of the drain earlier, never later.
@@ -161,7 +194,7 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 				r.Settle()
 			}
 			ctx := context.WithValue(ctx, drainInfoKey{}, drainInfo{
-				listener: l, stop: d.stop, final: d.final, grace: u.set.stopTimeout / 10,
+				listener: l, stop: d.stop, final: d.final, commit: d.commit, grace: u.set.stopTimeout / 10,
 			})
 			var drains sync.WaitGroup
 			for _, s := range servers {
@@ -187,6 +220,9 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 		case <-ctx.Done():
 		}
 	case <-d.due:
+		if !d.commit() {
+			return
+		}
 		cut = u.cutLeftOvers(listeners, d, done)
 	case <-ctx.Done(): // taken back, or abandoned
 	}
@@ -197,6 +233,9 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 		cut[track.Idle] += int(l.evicted.Load())
 	}
 	u.box.post(func() {
+		if u.drainage != d { // it was taken back in the last moment
+			return
+		}
 		u.cut = cut
 		if n := cut.Total(); n > 0 {
 			u.log.LogAttrs(u.ctx, slog.LevelWarn, "connections cut at the drain deadline", slog.Int("conns", n))
@@ -210,6 +249,9 @@ func (u *Upgrader) drainServer(ctx context.Context, s serving, d *drainage) {
 		select {
 		case <-d.final:
 		case <-ctx.Done():
+			return
+		}
+		if !d.commit() {
 			return
 		}
 	}

@@ -1,8 +1,10 @@
 package upgrade
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
@@ -56,7 +58,16 @@ func (u *Upgrader) step(e machine.Event) {
 	if next.Main && next.Life == machine.Serving && !next.Held {
 		u.adoptFrom(next.Drainers)
 	}
+	if before.Candidate.Phase != machine.OnStage && next.Candidate.Phase == machine.OnStage {
+		u.onStage()
+	}
+	u.updateWatch()
+	u.writePIDs()
 	u.publish()
+	if u.quitLater && next.Candidate.Phase == machine.Probation {
+		u.quitLater = false
+		u.box.post(u.quit)
+	}
 	u.nextInQueue()
 }
 
@@ -69,14 +80,23 @@ func (u *Upgrader) announce(before, now machine.Candidate) {
 	e := control.Event{Phase: phaseName(now.Phase), Generation: now.Number, PID: a.pid}
 	switch now.Phase {
 	case machine.Preflight:
-		e.Message = "checking " + u.spawner.Path()
+		e.Message = "checking " + u.describeProgram(a)
 	case machine.Spawning:
 		e.Message = fmt.Sprintf("starting generation %d", now.Number)
 	case machine.Greeting:
 		e.Message = fmt.Sprintf("generation %d runs as pid %d", now.Number, a.pid)
 	case machine.Preparing:
 		e.Message = fmt.Sprintf("generation %d (%s) said hello, waiting until it is ready", now.Number, a.version)
+	case machine.Opening:
+		if before.Phase != machine.OnStage {
+			return
+		}
+		e.Message = fmt.Sprintf("generation %d (%s) is promoted: it gets everything", now.Number, a.version)
 	case machine.Probation:
+		if now.Manual {
+			e.Message = fmt.Sprintf("generation %d serves, and generation %d stands by until it is told to quit or to take back", now.Number, u.number)
+			break
+		}
 		e.Message = fmt.Sprintf("generation %d serves since %v after the start, on probation for %v", now.Number, round(a.serving), u.set.probation)
 	case machine.Notifying:
 		e.Message = "telling systemd of the new main process"
@@ -104,6 +124,12 @@ func (u *Upgrader) timerLength(t machine.Timer) time.Duration {
 		return outcomeGrace
 	case machine.GoodbyeTimer:
 		return u.set.stopTimeout + goodbyeSlack
+	case machine.StageTimer:
+		if a := u.attempt; a != nil && a.stage != nil {
+			return a.stage.timeout
+		}
+	case machine.RetireTimer:
+		return retireTimeout
 	}
 	return 0
 }
@@ -118,6 +144,9 @@ func (u *Upgrader) arm(t machine.Timer) {
 	timer = u.after(length, func() {
 		if u.timers[t] == timer { // not stopped in the meantime
 			delete(u.timers, t)
+			if t == machine.StageTimer {
+				u.stageExpired()
+			}
 			u.step(machine.Fired{Timer: t})
 		}
 	})
@@ -150,6 +179,12 @@ func (u *Upgrader) execute(effect machine.Effect) {
 		u.holdDrain()
 	case machine.EndHold:
 		u.endHold()
+	case machine.TakeBack:
+		u.takeBack(e.Number)
+	case machine.Share:
+		u.startSharing()
+	case machine.EndShare:
+		u.endSharing()
 	case machine.Exit:
 		u.exit(e)
 	case machine.Arm:
@@ -178,6 +213,12 @@ func (u *Upgrader) execute(effect machine.Effect) {
 		u.send(u.state.Lead, link.Ready{Claimed: u.claimedNames()})
 	case machine.TellServing:
 		u.send(u.state.Lead, link.Serving{})
+	case machine.TellStage:
+		u.send(e.Number, link.Stage{})
+	case machine.TellStaged:
+		u.takeShare()
+	case machine.TellRetire:
+		u.send(e.Number, link.Retire{})
 	case machine.TellServe:
 		u.send(e.Number, link.Serve{})
 	case machine.TellPromoted:
@@ -263,11 +304,20 @@ func (u *Upgrader) kill(number int) {
 	}
 }
 
+// retireTimeout is how long a candidate that was rolled back may take to say that it
+// drains.
+const retireTimeout = 5 * time.Second
+
 // eventsLimit leaves room for the rest of a frame of 64 KiB.
 const eventsLimit = 40 << 10
 
 func (u *Upgrader) tellPromoted(number int) {
-	m := link.Confirmed{Next: number + 1, Events: u.events.export(eventsLimit)}
+	m := link.Confirmed{Next: number + 1, Events: u.events.export(eventsLimit), Pause: encodePause(u.paused)}
+	var files []*os.File
+	if data, err := json.Marshal(u.ownProgram()); err == nil && u.exe != nil {
+		m.Previous = data
+		files = append(files, u.exe)
+	}
 	if a := u.attempt; a != nil {
 		m.Last = encodeRecord(u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number}))
 	}
@@ -278,7 +328,7 @@ func (u *Upgrader) tellPromoted(number int) {
 		r.Deadline = time.Now().Add(u.set.drainTimeout).UnixNano()
 	}
 	u.send(number, r)
-	u.send(number, m)
+	u.send(number, m, files...)
 }
 
 func (u *Upgrader) tellStopping() {
@@ -293,13 +343,19 @@ func (u *Upgrader) tellStopping() {
 }
 
 // confirmed is the end of our probation, with what the predecessor remembers.
-func (u *Upgrader) confirmed(m link.Confirmed) {
+func (u *Upgrader) confirmed(m link.Confirmed, files []*os.File) (keep bool) {
+	keep = u.adoptPrevious(m.Previous, files)
+	u.adoptPause(m.Pause)
+	for _, p := range u.peers { // connections come by another way from now on
+		u.closeReceiver(p)
+	}
 	u.events.adopt(m.Events)
 	u.last = decodeRecord(m.Last)
 	if u.last != nil {
 		u.events.add(control.Event{Phase: control.PhaseConfirmed, Generation: u.number, PID: u.pid, Message: describeResult(&u.last.Result)})
 	}
 	u.step(machine.Promoted{})
+	return keep
 }
 
 func (u *Upgrader) claimedNames() []string {

@@ -33,6 +33,17 @@ func (l *eventLog) add(e control.Event) {
 	l.changed = make(chan struct{})
 }
 
+// skip leaves a gap in the numbers that is wider than what another generation may
+// have added meanwhile, so that who follows by number misses nothing from now on.
+func (l *eventLog) skip() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seq += skippedEvents
+}
+
+// skippedEvents is far more than an upgrade has.
+const skippedEvents = 100_000
+
 func (l *eventLog) trim() {
 	if extra := len(l.events) - rememberedEvents; extra > 0 {
 		l.events = append(l.events[:0:0], l.events[extra:]...)

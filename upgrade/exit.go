@@ -61,6 +61,11 @@ func (u *Upgrader) exit(e machine.Exit) {
 		}
 		d.cancel(ErrDrainDeadline) // of one that was abandoned: nobody waits any more
 	}
+	if u.watching != nil {
+		u.watching.watcher.Stop()
+		u.watching = nil
+	}
+	u.removePIDs()
 	close(u.ending)
 	go u.finish(u.state.Main)
 }
@@ -83,10 +88,11 @@ func (u *Upgrader) finish(main bool) {
 	ended := make(chan struct{})
 	u.box.post(func() {
 		for _, p := range u.peers {
-			if r := p.receiver; r != nil {
-				u.wg.Go(func() { _ = r.Close() })
-			}
+			u.closeReceiver(p)
 			p.close()
+		}
+		if u.previous != nil {
+			_ = u.previous.file.Close()
 		}
 		if u.watchdog != nil {
 			u.watchdog.Stop()
@@ -96,6 +102,11 @@ func (u *Upgrader) finish(main bool) {
 	})
 	<-ended
 	within(lastWords, &u.wg)
+	u.records.close(lastWords)
+	_ = u.page.Close()
+	if u.exe != nil {
+		_ = u.exe.Close()
+	}
 	if err := u.table.close(); err != nil {
 		u.log.LogAttrs(u.ctx, slog.LevelWarn, "close sockets", slog.Any("err", err))
 	}
@@ -113,12 +124,14 @@ func within(limit time.Duration, wg *sync.WaitGroup) {
 	await(done, limit)
 }
 
-// await waits until done is closed, for at most limit.
-func await(done <-chan struct{}, limit time.Duration) {
+// await waits until done is closed, for at most limit, and tells whether it was.
+func await(done <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-done:
+		return true
 	case <-timer.C:
+		return false
 	}
 }

@@ -33,11 +33,7 @@ func (u *Upgrader) ask(ctx context.Context, do func() error) error {
 
 // Drain closes the door of this generation without an upgrade, or opens it again.
 func (b backend) Drain(ctx context.Context, req control.DrainRequest, p controld.Peer) error {
-	via := req.Via
-	if via == "" {
-		via = control.ViaAPI
-	}
-	trigger := control.Trigger{Via: via, PID: p.PID, UID: p.UID, Reason: req.Reason[:min(len(req.Reason), maxReason)]}
+	trigger := triggerOf(p, req.Via, req.Reason)
 	return b.u.ask(ctx, func() error { return b.u.requestHold(req.Undo, trigger) })
 }
 
@@ -85,22 +81,10 @@ func (u *Upgrader) endHold() {
 	if d == nil || !d.hold {
 		return
 	}
-	u.drainage = nil
-	u.goodbyes.end(u.allListeners())
-	d.cancel(ErrReopened)
-	u.mu.Lock()
-	u.draining = make(chan struct{})
-	u.mu.Unlock()
+	u.reopen()
 	text := servingText(u.number, u.opts.Version)
 	u.events.add(control.Event{Phase: control.PhaseServing, Generation: u.number, PID: u.pid, Message: text + ", the door is open again"})
 	u.systemd.notify(sdnotify.Status(text))
-	for _, p := range u.peers { // they were refused meanwhile
-		if p.receiver != nil {
-			r := p.receiver
-			p.receiver = nil
-			u.wg.Go(func() { _ = r.Close() })
-		}
-	}
 }
 
 // End ends the drains of old generations before their deadline.

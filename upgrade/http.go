@@ -335,7 +335,7 @@ func (s *httpServer) Drain(ctx context.Context) error {
 			if stopping {
 				info.listener.evict(now.Add(-info.grace))
 			}
-			if info.isFinal() && s.onlyIdleHTTP2() {
+			if info.isFinal() && s.onlyIdleHTTP2() && info.mayEnd() {
 				// Nobody has a request or could send one that net/http loses: for
 				// HTTP/2 Shutdown is a GOAWAY.
 				shutdown.Do(func() { go func() { _ = s.srv.Shutdown(context.WithoutCancel(ctx)) }() })

@@ -30,6 +30,10 @@ const (
 	MessageUpgradeFailed = "3aff1bb730d746cc9719a2aff36de031"
 	// MessageDrained: an old generation is gone.
 	MessageDrained = "454e362ea1f64a2b8f995346e7dd6844"
+	// MessageHung: a serving generation accepts nothing, or does again.
+	MessageHung = "5d0c1e0a43f14c0f9f6c8a3d1b7e2f64"
+	// MessageRolledBack: an upgrade was rolled back, and the old generation serves.
+	MessageRolledBack = "b1f7e3c96a5d4b0e8c2d94f0713a6e58"
 )
 
 // record writes the outcome of an upgrade to the journal. The reason is the whole
@@ -40,8 +44,11 @@ func (u *Upgrader) record(r *control.Result) {
 	generation, reason := r.To, r.Trigger.Reason
 	if r.Outcome != control.OutcomeConfirmed {
 		id, priority, generation = MessageUpgradeFailed, journal.PriErr, r.From
-		if r.Outcome == control.OutcomeStopped {
+		switch r.Outcome {
+		case control.OutcomeStopped:
 			priority = journal.PriNotice
+		case control.OutcomeRolledBack, control.OutcomeInconclusive:
+			id, priority = MessageRolledBack, journal.PriWarning
 		}
 		reason = r.Error.Message
 		if n := len(r.Output); n > 0 {
@@ -95,6 +102,9 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 		}
 	case r.Cut.Total > 0:
 		priority = journal.PriWarning
+	}
+	if u.last != nil && u.last.From == p.number && u.last.Outcome == control.OutcomeConfirmed {
+		u.keep(*u.last, time.Now())
 	}
 	u.events.add(control.Event{Phase: control.PhaseExited, Generation: p.number, PID: p.pid, Message: message})
 	u.toJournal(MessageDrained, priority, u.name+": "+message, map[string]string{

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hdctl/handoff/upgrade/internal/gate"
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/track"
 	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
@@ -26,8 +27,11 @@ type Listener struct {
 	conns *track.Set[*Conn]
 
 	goodbyes *goodbyes                   // of the generation
+	pulse    *pulse.Page                 // of the generation; nil: requests are not counted
 	places   transfer.Places             // of the generation
 	mover    atomic.Pointer[mover]       // where connections go; nil: nowhere
+	share    sharing                     // where a part of the new ones goes; nil: nowhere
+	slots    []*pulse.Slot               // where each gate counts
 	expects  atomic.Pointer[expectation] // a mover is expected, unless it is over
 	served   atomic.Pointer[httpServer]  // the HTTP server that takes connections handed over, if there is one
 	reserved atomic.Int32                // places in the queue of Accept
@@ -57,7 +61,8 @@ func newListener(name string, socks []*socket, g *goodbyes, p transfer.Places) *
 	l := &Listener{name: name, goodbyes: g, places: p, closing: make(chan struct{}), accepted: make(chan acceptResult)}
 	l.conns = track.NewSet(l, func(c *Conn) *track.Entry[*Conn] { return &c.entry })
 	for _, s := range socks {
-		l.gates = append(l.gates, gate.NewListener(s.fd, s.addr(), l.admit))
+		l.slots = append(l.slots, s.slot)
+		l.gates = append(l.gates, gate.NewListener(s.fd, s.addr(), l.admit, s.slot))
 	}
 	return l
 }
@@ -117,6 +122,16 @@ func (l *Listener) Close() error {
 		l.wg.Wait()
 	})
 	return nil
+}
+
+// SetBusy declares that the service accepts nothing from l on purpose, since it has
+// as many connections as it wants, or does so again. Without that, a new generation
+// that keeps clients waiting for the HangTimeout while its predecessor stands by is
+// taken for one that hangs.
+func (l *Listener) SetBusy(busy bool) {
+	for _, s := range l.slots {
+		s.SetBusy(busy)
+	}
 }
 
 // Addr returns the address of the first socket.

@@ -13,38 +13,17 @@ import (
 // knows no barrier.
 const barrierTimeout = 5 * time.Second
 
-// systemd talks to systemd and to the journal, in order, in a goroutine of its
-// own: the driver never waits for either.
+// systemd talks to systemd and to the journal, in order: the driver never waits for
+// either.
 type systemd struct {
-	n    *sdnotify.Notifier // nil: not started by systemd
-	log  *slog.Logger
-	jobs *mailbox
-	done chan struct{}
+	worker
+	n   *sdnotify.Notifier // nil: not started by systemd
+	log *slog.Logger
 }
 
 func newSystemd(address string, log *slog.Logger) *systemd {
-	s := &systemd{n: sdnotify.New(address), log: log, jobs: newMailbox(), done: make(chan struct{})}
-	go s.run()
-	return s
+	return &systemd{worker: newWorker(), n: sdnotify.New(address), log: log}
 }
-
-func (s *systemd) run() {
-	defer close(s.done)
-	defer s.n.Close()
-	for over := false; !over; {
-		<-s.jobs.wake
-		for _, job := range s.jobs.take() {
-			if job == nil {
-				over = true
-				break
-			}
-			job()
-		}
-	}
-}
-
-// do executes f after all that was asked before.
-func (s *systemd) do(f func()) { s.jobs.post(f) }
 
 // notify sends one datagram.
 func (s *systemd) notify(lines ...string) {
@@ -89,9 +68,8 @@ func (s *systemd) barrier(limit time.Duration) {
 	}
 }
 
-// close executes what was asked, within lastWords and a little, and ends. What
-// takes longer goes on without being waited for.
+// close executes what was asked, within lastWords and a little, and ends.
 func (s *systemd) close() {
-	s.jobs.post(nil)
-	await(s.done, lastWords+lastWords/2)
+	s.do(func() { _ = s.n.Close() })
+	s.worker.close(lastWords + lastWords/2)
 }

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,9 @@ const (
 	DefaultStopTimeout  = 20 * time.Second
 	DefaultMaxDraining  = 8
 	DefaultDrainSpread  = 10 * time.Second
+	DefaultHangTimeout  = 500 * time.Millisecond
+	DefaultStopped      = 5 * time.Second
+	DefaultStageTimeout = 30 * time.Minute
 )
 
 // Overflow says what becomes of an upgrade while as many old generations drain as
@@ -96,9 +100,52 @@ type Options struct {
 	// OperatorGroup is a group that may command on the control socket, besides
 	// root and the service's user. HANDOFF_OPERATOR_GROUP.
 	OperatorGroup string
+	// HangTimeout is how long a new generation, while the old one stands by, may
+	// be stopped (SIGSTOP) or accept nothing although clients wait; then it is
+	// killed and the old one serves again. Not while a debugger holds it, the
+	// unit's CPU time is used up (CPUQuota=), or it has said that it is busy
+	// ([Listener.SetBusy]). HANDOFF_HANG_TIMEOUT, 500 ms.
+	HangTimeout time.Duration
+	// StoppedTimeout is the same for later, as long as the old generation still
+	// drains: a serving generation that is stopped for so long is replaced by the
+	// old one; one that runs, but accepts nothing, is reported.
+	// HANDOFF_STOPPED_TIMEOUT, 5 s.
+	StoppedTimeout time.Duration
+	// StageTimeout is how long a staged upgrade waits for a decision; then it is
+	// rolled back. HANDOFF_STAGE_TIMEOUT, 30 min.
+	StageTimeout time.Duration
+	// Check is a command that has to succeed before a new generation is started,
+	// such as {"nginx", "-t"}, run as the service with its environment; "%b"
+	// stands for the program that is going to run. HANDOFF_CHECK, separated by
+	// white space. It counts towards ReadyTimeout.
+	Check []string
+	// AllowBinary permits upgrades to another program than the one that the
+	// service was started with (hdctl upgrade --binary). HANDOFF_ALLOW_BINARY=off
+	// (or on).
+	AllowBinary bool
+	// StateDir is where the history of upgrades is kept, and an operator's pause.
+	// "-" is none. HANDOFF_STATE_DIR. Default: under systemd that directory of
+	// $STATE_DIRECTORY that ends in /handoff/NAME (StateDirectory=), else none.
+	StateDir string
+	// PIDFile is a file with the PID of the main generation, for scripts; systemd
+	// needs none. HANDOFF_PID_FILE.
+	PIDFile string
+	// Signals are what signals do. Default: SIGHUP upgrades; SIGTERM and SIGINT
+	// stop, unless they are given something else. HANDOFF_SIGNALS=nginx stands for
+	// [NginxSignals].
+	Signals map[os.Signal]Action
 	// NoSIGHUP turns off that SIGHUP starts an upgrade; it is ignored then.
 	// HANDOFF_SIGHUP=off (or on).
 	NoSIGHUP bool
+	// Reconfigure reads the configuration of the service again, without a new
+	// process (hdctl reconfigure, [ActionReconfigure]). An error leaves the old
+	// configuration in force, and is the answer. Calls do not overlap. It is not
+	// told to be quick, but ctx ends with the generation.
+	Reconfigure func(ctx context.Context) error
+	// Health returns totals of what the service has done since its start, for the
+	// verdict on a staged upgrade. Default: what [HTTP] sees. It is called once a
+	// second.
+	Health func() Health
 	// Logger gets a record for each change of state; nil logs nothing.
 	Logger *slog.Logger
 	// Sockets are the sockets of the first generation. Default: what systemd
@@ -107,10 +154,17 @@ type Options struct {
 	Sockets *activation.Sockets
 }
 
+// Health is how much a service has done since its start.
+type Health struct {
+	Requests, Errors uint64        // Errors are some of the requests
+	Latency          time.Duration // of all of them together; 0: not known
+}
+
 // settings are options with defaults and environment applied. 0 means none.
 type settings struct {
 	readyTimeout, probation, drainTimeout, stopTimeout time.Duration
 	drainDelay, drainSpread                            time.Duration
+	hangTimeout, stoppedTimeout, stageTimeout          time.Duration
 
 	maxDraining   int
 	overflow      Overflow
@@ -118,6 +172,11 @@ type settings struct {
 	control       string
 	operatorGroup string
 	noSIGHUP      bool
+	check         []string
+	allowBinary   bool
+	stateDir      string
+	pidFile       string
+	signals       map[os.Signal]Action
 }
 
 // resolve applies environment and defaults. lookup is os.LookupEnv.
@@ -125,6 +184,7 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 	s := settings{
 		control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP,
 		overflow: o.Overflow, noMigration: o.NoMigration,
+		check: o.Check, allowBinary: o.AllowBinary, stateDir: o.StateDir, pidFile: o.PIDFile, signals: o.Signals,
 	}
 	for _, d := range []struct {
 		to         *time.Duration
@@ -139,6 +199,9 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 		{&s.stopTimeout, o.StopTimeout, "HANDOFF_STOP_TIMEOUT", DefaultStopTimeout, true},
 		{&s.drainDelay, o.DrainDelay, "HANDOFF_DRAIN_DELAY", 0, false},
 		{&s.drainSpread, o.DrainSpread, "HANDOFF_DRAIN_SPREAD", DefaultDrainSpread, false},
+		{&s.hangTimeout, o.HangTimeout, "HANDOFF_HANG_TIMEOUT", DefaultHangTimeout, false},
+		{&s.stoppedTimeout, o.StoppedTimeout, "HANDOFF_STOPPED_TIMEOUT", DefaultStopped, false},
+		{&s.stageTimeout, o.StageTimeout, "HANDOFF_STAGE_TIMEOUT", DefaultStageTimeout, false},
 	} {
 		v := d.option
 		if text, ok := lookup(d.key); ok && text != "" {
@@ -171,11 +234,28 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 	if s.maxDraining <= 0 {
 		s.maxDraining = DefaultMaxDraining
 	}
-	if text, ok := lookup("HANDOFF_CONTROL"); ok && text != "" {
-		s.control = text
+	for _, t := range []struct {
+		to  *string
+		key string
+	}{
+		{&s.control, "HANDOFF_CONTROL"},
+		{&s.operatorGroup, "HANDOFF_OPERATOR_GROUP"},
+		{&s.stateDir, "HANDOFF_STATE_DIR"},
+		{&s.pidFile, "HANDOFF_PID_FILE"},
+	} {
+		if text, ok := lookup(t.key); ok && text != "" {
+			*t.to = text
+		}
 	}
-	if text, ok := lookup("HANDOFF_OPERATOR_GROUP"); ok && text != "" {
-		s.operatorGroup = text
+	if text, ok := lookup("HANDOFF_CHECK"); ok && text != "" {
+		s.check = strings.Fields(text)
+	}
+	switch text, _ := lookup("HANDOFF_SIGNALS"); text {
+	case "":
+	case "nginx":
+		s.signals = NginxSignals()
+	default:
+		return s, fmt.Errorf("read environment variable HANDOFF_SIGNALS: %q is not nginx", text)
 	}
 	if text, ok := lookup("HANDOFF_OVERFLOW"); ok && text != "" {
 		i := slices.Index(overflowNames[:], text)
@@ -185,16 +265,18 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 		s.overflow = Overflow(i)
 	}
 	for _, b := range []struct {
-		off *bool
+		to  *bool
 		key string
+		on  bool // what "on" means
 	}{
-		{&s.noSIGHUP, "HANDOFF_SIGHUP"},
-		{&s.noMigration, "HANDOFF_MIGRATE"},
+		{&s.noSIGHUP, "HANDOFF_SIGHUP", false},
+		{&s.noMigration, "HANDOFF_MIGRATE", false},
+		{&s.allowBinary, "HANDOFF_ALLOW_BINARY", true},
 	} {
 		switch text, _ := lookup(b.key); text {
 		case "":
 		case "on", "off":
-			*b.off = text == "off"
+			*b.to = (text == "on") == b.on
 		default:
 			return s, fmt.Errorf("read environment variable %s: %q is neither on nor off", b.key, text)
 		}
@@ -230,6 +312,11 @@ func (s settings) describe(watchdog time.Duration) control.Settings {
 		Overflow:     s.overflow.String(),
 		Migrate:      !s.noMigration,
 		Watchdog:     watchdog.Seconds(),
+		HangTimeout:  s.hangTimeout.Seconds(),
+		StopLimit:    s.stoppedTimeout.Seconds(),
+		StageTimeout: s.stageTimeout.Seconds(),
+		AllowBinary:  s.allowBinary,
+		PIDFile:      s.pidFile,
 	}
 }
 
@@ -240,6 +327,7 @@ type environment struct {
 	watchdog   time.Duration
 	invocation string
 	runtime    []string // $RUNTIME_DIRECTORY
+	state      []string // $STATE_DIRECTORY
 }
 
 // takeEnvironment reads what is meant for this process alone and removes it, so
@@ -264,6 +352,9 @@ func takeEnvironment() environment {
 	}
 	if dirs := os.Getenv("RUNTIME_DIRECTORY"); dirs != "" {
 		e.runtime = strings.Split(dirs, ":")
+	}
+	if dirs := os.Getenv("STATE_DIRECTORY"); dirs != "" {
+		e.state = strings.Split(dirs, ":")
 	}
 	return e
 }
@@ -312,4 +403,22 @@ func controlPath(s settings, e environment, name string) (path string, own bool,
 		return filepath.Join("/run/handoff", name, "control.sock"), true, ""
 	}
 	return "", false, "no control socket: XDG_RUNTIME_DIR is not set, so hdctl cannot reach this service"
+}
+
+// stateDir finds the place of the state directory; "" for none.
+func stateDir(s settings, e environment, name string) string {
+	switch {
+	case s.stateDir == "-":
+		return ""
+	case s.stateDir != "":
+		return s.stateDir
+	case e.bySystemd:
+		for _, dir := range e.state {
+			if strings.HasSuffix(dir, filepath.Join("/handoff", name)) {
+				return dir
+			}
+		}
+		return ""
+	}
+	return ""
 }

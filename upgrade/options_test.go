@@ -19,6 +19,7 @@ func TestResolve(t *testing.T) {
 	defaults := settings{
 		readyTimeout: 30 * time.Second, probation: 2 * time.Second, drainTimeout: 10 * time.Minute,
 		stopTimeout: 20 * time.Second, drainSpread: 10 * time.Second, maxDraining: 8,
+		hangTimeout: 500 * time.Millisecond, stoppedTimeout: 5 * time.Second, stageTimeout: 30 * time.Minute,
 	}
 	tests := []struct {
 		name    string
@@ -51,6 +52,16 @@ func TestResolve(t *testing.T) {
 			func(s *settings) { s.drainDelay, s.drainSpread, s.overflow = time.Minute, 0, RefuseUpgrade },
 		},
 		{"overflow", Options{Overflow: RefuseUpgrade}, map[string]string{"HANDOFF_OVERFLOW": "hurry-oldest", "HANDOFF_MIGRATE": "off"}, func(s *settings) { s.noMigration = true }},
+		{
+			"staged, and hangs",
+			Options{HangTimeout: -1, StageTimeout: time.Hour, Check: []string{"true"}},
+			map[string]string{"HANDOFF_STOPPED_TIMEOUT": "1m", "HANDOFF_CHECK": "/bin/check -t  %b", "HANDOFF_ALLOW_BINARY": "on", "HANDOFF_PID_FILE": "/run/x.pid", "HANDOFF_STATE_DIR": "/var/x"},
+			func(s *settings) {
+				s.hangTimeout, s.stoppedTimeout, s.stageTimeout = 0, time.Minute, time.Hour
+				s.check, s.allowBinary, s.pidFile, s.stateDir = []string{"/bin/check", "-t", "%b"}, true, "/run/x.pid", "/var/x"
+			},
+		},
+		{"signals of nginx", Options{}, map[string]string{"HANDOFF_SIGNALS": "nginx"}, func(s *settings) { s.signals = NginxSignals() }},
 		{"a stop has an end", Options{StopTimeout: -1}, nil, func(s *settings) { s.stopTimeout = time.Millisecond }},
 	}
 	for _, tt := range tests {
@@ -64,7 +75,7 @@ func TestResolve(t *testing.T) {
 	}
 	for key, value := range map[string]string{
 		"HANDOFF_READY_TIMEOUT": "90", "HANDOFF_DRAIN_TIMEOUT": "ten", "HANDOFF_MAX_DRAINING": "0", "HANDOFF_SIGHUP": "maybe",
-		"HANDOFF_OVERFLOW": "panic", "HANDOFF_MIGRATE": "1",
+		"HANDOFF_OVERFLOW": "panic", "HANDOFF_MIGRATE": "1", "HANDOFF_ALLOW_BINARY": "yes", "HANDOFF_SIGNALS": "apache",
 	} {
 		_, err := Options{}.resolve(lookup(map[string]string{key: value}))
 		require.ErrorContains(t, err, key)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 	"github.com/hdctl/handoff/upgrade/internal/transfer"
 )
@@ -26,6 +28,8 @@ type peer struct {
 	conn    *link.Conn
 	pidfd   *os.File    // nil for a candidate that has not said hello
 	child   spawn.Child // if we started it
+	page    *pulse.Page // in which it shows what it does; nil: we have not started it, or it failed
+	claimed []string    // the names of the sockets that it serves
 	since   time.Time   // when we came to know it
 
 	dead chan struct{} // closed when its process is known to be gone
@@ -113,15 +117,14 @@ func (u *Upgrader) gone(p *peer) {
 	// Where it ends between the two steps of a confirm, there is no main yet that
 	// knows of it but the one to come.
 	s := u.state
-	drained := p.number < u.number && (s.Main || s.Life == machine.Serving && p.number != s.Lead)
+	drained := s.Main && slices.Contains(s.Drainers, p.number) ||
+		!s.Main && s.Life == machine.Serving && p.number < u.number && p.number != s.Lead
 	if u.mover != nil && u.mover.to == p.number {
 		u.stopMoving(fmt.Errorf("generation %d is gone", p.number))
 	}
+	u.closeReceiver(p)
 	delete(u.peers, p.number)
-	u.step(machine.PeerGone{Number: p.number})
-	if r := p.receiver; r != nil {
-		u.wg.Go(func() { _ = r.Close() })
-	}
+	u.step(machine.PeerGone{Number: p.number, TooLate: u.tooLate(p.number)})
 	switch {
 	case drained && !p.report.Final && p.pidfd != nil: // it ended without a word
 		u.departed[p.number] = p
@@ -147,6 +150,7 @@ func (u *Upgrader) recordDeparted(p *peer, cause string) {
 
 func (p *peer) close() {
 	_ = p.conn.Close()
+	_ = p.page.Close()
 	if p.pidfd != nil {
 		_ = p.pidfd.Close()
 	}
@@ -232,13 +236,26 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Refuse:
 		u.refused(p, m)
 	case link.Ready:
+		p.claimed = m.Claimed
 		u.candidateReady(p)
+	case link.Stage:
+		u.step(machine.StageNow{})
+	case link.Staged:
+		if p.number == u.state.Candidate.Number {
+			u.step(machine.CandidateStaged{})
+		}
+	case link.Retire:
+		u.step(machine.Retire{})
+	case link.Numbers:
+		u.step(machine.Numbered{Next: m.Next})
+	case link.Stalled:
+		u.stalled(m)
 	case link.Serve:
 		u.step(machine.ServeNow{})
 	case link.Serving:
 		u.candidateServing(p)
 	case link.Confirmed:
-		u.confirmed(m)
+		keep = u.confirmed(m, files)
 	case link.Stopping:
 		u.step(machine.PeerStopping{Number: p.number})
 	case link.Hurry:
@@ -248,10 +265,13 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 		}
 		u.step(machine.Hurried{})
 	case link.Adopt:
-		keep = u.startMoving(p, m, files[0])
+		keep = u.startMoving(p, m, files[0]) || u.openShare(p, m, files[0])
 	case link.List:
 		keep = u.listConns(m, files[0])
 	case link.Report:
+		if m.Generation == u.state.Retiring && p.number == m.Generation {
+			u.step(machine.Retired{Number: m.Generation})
+		}
 		// At a confirm the predecessor passes on what others last reported, and
 		// what they report to it in vain after that.
 		if s := u.state; s.Life == machine.Draining && !s.Main {
@@ -271,6 +291,8 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Unknown:
 		if m.Unanswered {
 			u.send(p.number, link.Unknown{Name: m.Name})
+		} else if m.Name == string(link.KindStage) && p.number == u.state.Candidate.Number {
+			u.failStage("its version of the handoff library is too old for that")
 		}
 		u.log.LogAttrs(u.ctx, slog.LevelInfo, "message of an unknown kind", slog.Int("generation", p.number), slog.String("kind", m.Name))
 	}

@@ -3,7 +3,6 @@ package upgrade
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -27,6 +26,9 @@ type waiter struct {
 	confirmed *control.Result
 	// queued gets a word for one who has to wait for its turn.
 	queued chan control.Event // has room for one
+	// program is what shall run.
+	program program
+	beside  bool // asked for by nginx's signal
 	// begun is closed when its upgrade begins; firstEvent is the number of the
 	// last event before that.
 	begun      chan struct{}
@@ -44,16 +46,28 @@ func (w *waiter) finish(r *control.Result) {
 	}
 }
 
-// request asks for an upgrade and waits for its result. emit is called, in this
-// goroutine, for each event of it on the way. When ctx ends first the upgrade goes
-// on, and there is no result.
-func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trigger control.Trigger, emit func(control.Event)) (*control.Result, error) {
+// begins lets w see the events that come after number last.
+func (w *waiter) begins(last uint64) {
+	w.firstEvent = last
+	close(w.begun)
+}
+
+// clip cuts a reason at the limit of the API, and not inside of a character.
+func clip(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	return strings.ToValidUTF8(reason[:maxReason], "")
+}
+
+// newWaiter makes one.
+func (u *Upgrader) newWaiter(req control.UpgradeRequest, trigger control.Trigger) *waiter {
 	w := &waiter{
 		req: req, trigger: trigger, began: time.Now(),
 		queued: make(chan control.Event, 1), begun: make(chan struct{}), result: make(chan *control.Result, 1),
 	}
 	// What crosses a link has a limit; the API cuts at the same place.
-	w.trigger.Reason = trigger.Reason[:min(len(trigger.Reason), maxReason)]
+	w.trigger.Reason = clip(trigger.Reason)
 	timeout := u.set.requestTimeout()
 	if req.Timeout > 0 {
 		timeout = time.Duration(req.Timeout * float64(time.Second))
@@ -61,8 +75,36 @@ func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trig
 	if timeout > 0 {
 		w.deadline = w.began.Add(timeout)
 	}
-	if !u.box.post(func() { u.submit(w) }) {
-		return u.refusal(machine.Terminating, trigger), nil
+	return w
+}
+
+// request asks for an upgrade and waits for its result. emit is called, in this
+// goroutine, for each event of it on the way. When ctx ends first the upgrade goes
+// on, and there is no result.
+func (u *Upgrader) request(ctx context.Context, req control.UpgradeRequest, trigger control.Trigger, emit func(control.Event)) (*control.Result, error) {
+	w := u.newWaiter(req, trigger)
+	w.beside = trigger.Via == control.ViaSignal && req.Stage > 0
+	if req.Binary != "" {
+		if e := u.otherBinary(req.Binary); e != nil {
+			return refused(w.trigger, u.number, e), nil
+		}
+		w.program.Path = req.Binary
+	}
+	if req.DryRun {
+		return u.dryRun(ctx, w), nil
+	}
+	if req.IfChanged {
+		if r := u.unchanged(w); r != nil {
+			return r, nil
+		}
+	}
+	return u.await(ctx, w, u.submit, emit)
+}
+
+// await has the driver begin with a request, and waits for its result.
+func (u *Upgrader) await(ctx context.Context, w *waiter, begin func(*waiter), emit func(control.Event)) (*control.Result, error) {
+	if !u.box.post(func() { begin(w) }) {
+		return u.refusal(machine.Terminating, w.trigger), nil
 	}
 	for waits := true; waits; {
 		select {
@@ -139,7 +181,11 @@ func (u *Upgrader) submit(w *waiter) {
 			WithHint("run the service under an init (docker run --init), or replace the container")))
 		return
 	}
-	if w.req.Queue && u.state.Main && !u.state.Stopping && u.state.Candidate.Phase != machine.None {
+	if r := u.pausedResult(w); r != nil {
+		w.finish(r)
+		return
+	}
+	if w.req.Queue && u.state.Main && !u.state.Stopping && u.state.Candidate.Phase != machine.None && u.decides() {
 		u.queue = append(u.queue, w)
 		w.queued <- control.Event{
 			Time: time.Now(), Seq: u.events.last(), Phase: control.PhaseQueued,
@@ -154,6 +200,12 @@ func (u *Upgrader) submit(w *waiter) {
 		return
 	}
 	u.begin([]*waiter{w})
+}
+
+// decides tells whether the upgrade in progress ends by itself.
+func (u *Upgrader) decides() bool {
+	c := u.state.Candidate
+	return c.Phase != machine.OnStage && !c.Manual
 }
 
 // expireQueued answers a request whose time ran out before its turn came.
@@ -185,7 +237,10 @@ func (u *Upgrader) begin(waiters []*waiter) {
 		return
 	}
 	w := waiters[0]
-	a := &attempt{number: u.state.Next, began: w.began, trigger: w.trigger, waiters: waiters}
+	a := &attempt{
+		number: u.state.Next, began: w.began, trigger: w.trigger, waiters: waiters,
+		program: w.program, stage: u.newStage(w.req), beside: w.beside,
+	}
 	if len(waiters) > 1 || time.Since(w.began) > time.Second {
 		a.began = time.Now() // it waited
 	}
@@ -204,7 +259,7 @@ func (u *Upgrader) begin(waiters []*waiter) {
 	if u.state.Candidate.Phase == machine.None {
 		u.attempt = a
 	}
-	u.step(machine.Upgrade{})
+	u.step(machine.Upgrade{Stage: a.stage != nil})
 	if u.asking != nil {
 		u.asking = nil
 		for _, w := range waiters {
@@ -251,7 +306,26 @@ func (u *Upgrader) nextInQueue() {
 			w.finish(u.refusal(machine.NotMain, w.trigger))
 		}
 	default:
-		u.begin(queue)
+		u.beginQueued(queue)
+	}
+}
+
+// beginQueued starts the upgrade of those who have waited. They share one, if they
+// want the same; the others go on waiting.
+func (u *Upgrader) beginQueued(queue []*waiter) {
+	var same []*waiter
+	for _, w := range queue {
+		switch first := queue[0]; {
+		case u.paused != nil && !w.program.rollback:
+			w.finish(u.pausedResult(w))
+		case w.program == first.program && w.req.Stage == first.req.Stage && (w.req.Auto == nil) == (first.req.Auto == nil):
+			same = append(same, w)
+		default:
+			u.queue = append(u.queue, w)
+		}
+	}
+	if len(same) > 0 {
+		u.begin(same)
 	}
 }
 
@@ -264,6 +338,10 @@ func (u *Upgrader) refusal(o machine.Outcome, trigger control.Trigger) *control.
 			WithHint("wait for it, or join the queue: hdctl upgrade --queue %s", u.name)
 		if a := u.attempt; a != nil {
 			e.Message = "an upgrade to generation " + describeAttempt(a) + " is in progress"
+			if !u.decides() {
+				e.Message += " and waits for a decision"
+				e = e.WithHint("decide about it: hdctl promote %s, or hdctl rollback %s", u.name, u.name)
+			}
 		}
 	case machine.Crowded:
 		e = control.Errorf(control.CodeCrowded, "%d old generations drain, and more than %d may not: %s",
@@ -306,16 +384,4 @@ func (u *Upgrader) listDrainers() string {
 
 func refused(trigger control.Trigger, number int, e *control.Error) *control.Result {
 	return &control.Result{Outcome: control.OutcomeRefused, From: number, FromPID: os.Getpid(), Trigger: trigger, Error: e}
-}
-
-// requestBySignal is an upgrade that nobody waits for.
-func (u *Upgrader) requestBySignal() {
-	u.wg.Go(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		r, _ := u.request(ctx, control.UpgradeRequest{}, control.Trigger{Via: control.ViaSignal}, func(control.Event) {})
-		if r != nil && r.Outcome == control.OutcomeRefused {
-			u.log.LogAttrs(ctx, slog.LevelWarn, "upgrade by signal refused", slog.Any("err", r.Error))
-		}
-	})
 }

@@ -44,6 +44,8 @@ type drainInfo struct {
 	// final is closed when the generation ends with this drain, so that it
 	// cannot be taken back.
 	final chan struct{}
+	// commit asks for leave to do what cannot be undone, when final is closed.
+	commit func() bool
 }
 
 type drainInfoKey struct{}
@@ -57,8 +59,12 @@ func (i drainInfo) waitEmpty(ctx context.Context) error {
 	return i.listener.conns.WaitEmpty(ctx)
 }
 
-// isFinal tells whether the drain cannot be taken back.
+// isFinal tells whether the generation ends with the drain, unless its successor
+// dies first.
 func (i drainInfo) isFinal() bool { return i.final == nil || isClosed(i.final) }
+
+// mayEnd tells whether what cannot be undone may be done.
+func (i drainInfo) mayEnd() bool { return i.isFinal() && (i.commit == nil || i.commit()) }
 
 // drainInfoOf returns what ctx carries; a context that is not of the Upgrader's
 // making has a drain that is no stop.

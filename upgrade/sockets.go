@@ -15,6 +15,7 @@ import (
 
 	"github.com/hdctl/handoff/activation"
 	"github.com/hdctl/handoff/upgrade/internal/link"
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 )
 
@@ -37,6 +38,7 @@ type socket struct {
 	index            int
 	network, address string
 	fd               int
+	slot             *pulse.Slot // where accepts are counted; nil: nowhere
 	claimed          bool
 	kept             bool // open to the end of the process: a PacketConn may still write to it
 }

@@ -27,13 +27,19 @@ type view struct {
 	generations []control.Generation // the other ones
 	reported    map[int]time.Time    // when those of them that drain last reported
 	warnings    []string
+	staged      *stagedView // nil: no upgrade is staged
+	previous    *control.Program
+	paused      *control.Pause
 }
 
 // publish makes the driver's state visible.
 func (u *Upgrader) publish() {
 	v := &view{
 		state: u.state, since: u.since, cut: toCounts(u.cut), note: u.note, hold: u.hold,
-		last: u.last, failedFile: u.failedFile, warnings: u.warnings,
+		last: u.last, failedFile: u.failedFile, warnings: u.allWarnings(), staged: u.viewStage(), paused: u.paused,
+	}
+	if u.previous != nil {
+		v.previous = &u.previous.Program
 	}
 	if d := u.drainage; d != nil {
 		v.deadline = d.deadline
@@ -42,6 +48,9 @@ func (u *Upgrader) publish() {
 		v.upgrade = &control.Progress{
 			Phase: phaseName(u.state.Candidate.Phase), Trigger: a.trigger, Since: a.began,
 			From: u.number, To: a.number, PID: a.pid, Queued: len(u.queue),
+		}
+		if u.state.Candidate.Phase == machine.None { // its end is being told
+			v.upgrade.Phase = phaseName(machine.Dying)
 		}
 	}
 	v.reported = make(map[int]time.Time)
@@ -61,16 +70,28 @@ func (u *Upgrader) describePeer(p *peer) control.Generation {
 	switch {
 	case c.Phase != machine.None && p.number == c.Number:
 		g.State = control.StateStarting
+		if c.Phase == machine.OnStage {
+			g.State = control.StateStaged
+		}
 		if c.Phase >= machine.Probation && c.Phase <= machine.Notifying {
 			g.State, g.Reason = control.StateServing, "on probation"
 		}
 		if c.Phase == machine.Dying {
 			g.State, g.Reason = control.StateFailed, "ending"
 		}
-	case p.number > u.number: // our successor, main by now
+	case u.state.Life == machine.Draining && p.number == u.state.Lead && !u.state.Main:
 		g.State = control.StateServing
-	case u.state.Main, u.state.Life == machine.Draining:
+	case u.state.Main && slices.Contains(u.state.Drainers, p.number):
 		g.State = control.StateDraining
+		if p.number > u.number {
+			g.Reason = "rolled back"
+		}
+	case u.state.Main: // it has fallen, and its process is not gone yet
+		g.State, g.Reason = control.StateFailed, "ending"
+	case u.state.Life == machine.Draining:
+		g.State = control.StateDraining
+	case u.state.Life == machine.Staged:
+		g.State = control.StateServing
 	default:
 		g.State, g.Reason = control.StateParked, "we are on probation"
 	}
@@ -94,6 +115,8 @@ func (v *view) ownState() control.State {
 	switch v.state.Life {
 	case machine.Starting, machine.Waiting:
 		return control.StateStarting
+	case machine.Staged:
+		return control.StateStaged
 	case machine.Serving:
 		if v.state.Held {
 			return control.StateDraining
@@ -128,6 +151,13 @@ func (u *Upgrader) Status() *control.Status {
 		Upgrade: v.upgrade, Last: v.last, Disk: u.disk.compare(v.failedFile),
 		Generations: append([]control.Generation{own}, v.generations...),
 		Sockets:     u.describeSockets(), Options: u.set.describe(u.env.watchdog), Warnings: v.warnings,
+		Paused: v.paused, Previous: v.previous,
+	}
+	s.Options.StateDir = u.statePath
+	if s.Upgrade != nil {
+		progress := *s.Upgrade
+		progress.Stage = v.progressStage()
+		s.Upgrade = &progress
 	}
 	if v.state.Main {
 		s.Main = u.number
@@ -137,6 +167,7 @@ func (u *Upgrader) Status() *control.Status {
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		g.Main = g.Number == s.Main
+		g.Health = v.health(g.Number, u.number)
 		if at, ok := v.reported[g.Number]; ok {
 			g.ReportAge = now.Sub(at).Seconds()
 		}
@@ -149,6 +180,17 @@ func (u *Upgrader) Status() *control.Status {
 	}
 	slices.SortFunc(s.Generations, func(a, b control.Generation) int { return cmp.Compare(b.Number, a.Number) })
 	return s
+}
+
+// allWarnings are what an operator should know, lasting and passing.
+func (u *Upgrader) allWarnings() []string {
+	all := u.warnings
+	for _, text := range []string{u.stalledText, u.recordsText} {
+		if text != "" {
+			all = append(all[:len(all):len(all)], text)
+		}
+	}
+	return all
 }
 
 func (u *Upgrader) describeSockets() []control.Socket {

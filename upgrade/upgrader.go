@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +19,7 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/gate"
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/spawn"
 	"github.com/hdctl/handoff/upgrade/internal/track"
 	"github.com/hdctl/handoff/upgrade/internal/transfer"
@@ -44,6 +43,10 @@ type Upgrader struct {
 	events  *eventLog
 	spawner *spawn.Tableflip
 	systemd *systemd
+	records records
+	exe     *os.File // what this process runs; nil: it cannot be opened
+	page    *pulse.Page
+	slots   map[slotKey]int // of the page, by socket
 	disk    disk
 	table   socketTable
 	view    atomic.Pointer[view]
@@ -72,33 +75,47 @@ type Upgrader struct {
 	endErr     error         // valid once over is closed
 	servings   sync.WaitGroup
 
+	reconfiguring sync.Mutex // held while Options.Reconfigure runs
+
 	// What follows belongs to the driver.
-	state        machine.State
-	since        time.Time // of the life
-	peers        map[int]*peer
-	departed     map[int]*peer // gone, without a last report so far
-	timers       map[machine.Timer]*time.Timer
-	attempt      *attempt
-	lastChild    spawn.Child
-	asking       *waiter
-	queue        []*waiter
-	awaitDrain   []*waiter
-	last         *control.Record
-	failedFile   fileID
-	drainage     *drainage
-	hold         *control.Hold
-	mover        *mover
-	expectation  *expectation
-	note         string    // why connections stay
-	hurriedUntil time.Time // when main wants our drain to end
-	cut          track.Counts
-	reported     link.Report
-	reportedAt   time.Time
-	reportTimer  *time.Timer
-	watchdog     *time.Timer
-	warnings     []string
-	failure      error // of a server
-	ended        bool
+	state         machine.State
+	since         time.Time // of the life
+	peers         map[int]*peer
+	departed      map[int]*peer // gone, without a last report so far
+	timers        map[machine.Timer]*time.Timer
+	attempt       *attempt
+	lastChild     spawn.Child
+	asking        *waiter
+	queue         []*waiter
+	awaitDrain    []*waiter
+	last          *control.Record
+	failedFile    fileID
+	drainage      *drainage
+	hold          *control.Hold
+	mover         *mover
+	expectation   *expectation
+	note          string    // why connections stay
+	hurriedUntil  time.Time // when main wants our drain to end
+	cut           track.Counts
+	reported      link.Report
+	reportedAt    time.Time
+	reportTimer   *time.Timer
+	watchdog      *time.Timer
+	watching      *watching
+	fellFrom      int            // the generation from which this one took back
+	fallReason    *control.Error // why it is about to
+	previous      *previous
+	ownDigest     string
+	paused        *control.Pause
+	quitLater     bool // confirm as soon as the candidate serves
+	pidsWritten   pids
+	confirmedFile fileID // of the last upgrade that was confirmed
+	statePath     string
+	stalledText   string // what the predecessor sees of us
+	recordsText   string // what is not kept
+	warnings      []string
+	failure       error // of a server
+	ended         bool
 }
 
 // serving is a server and what it serves.
@@ -161,6 +178,9 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 	}
 	u.env = takeEnvironment()
 	u.disk.path = u.spawner.Path()
+	if u.exe, err = openExecutable(); err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "no rollback to this version", slog.Any("err", err))
+	}
 	if u.pidfd, err = ownPidfd(); err != nil {
 		return nil, err
 	}
@@ -175,6 +195,10 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 		return nil, err
 	}
 	u.systemd = newSystemd(u.env.notify, u.log)
+	u.openRecords()
+	if pred == nil {
+		u.loadPause()
+	}
 	u.publish()
 	if err := u.openControl(controlFD); err != nil {
 		return nil, err
@@ -186,6 +210,11 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 	}
 	u.publish()
 	u.catchSignals()
+	u.reportHealth()
+	u.wg.Go(func() { // it takes a while, and nobody waits for it
+		digest := u.digestOf(ownExecutable)
+		u.box.post(func() { u.ownDigest = digest })
+	})
 	go u.drive()
 	return u, nil
 }
@@ -198,6 +227,37 @@ func (u *Upgrader) beFirst() {
 	if u.opts.Sockets != nil {
 		u.table.set = u.opts.Sockets
 	}
+	var err error
+	if u.page, err = pulse.New(); err != nil { // it counts nothing then
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "no comparison of generations", slog.Any("err", err))
+	}
+}
+
+// slotKey is a socket of the service.
+type slotKey struct {
+	name  string
+	index int
+}
+
+// takePage maps the page in which the predecessor sees what we do.
+func (u *Upgrader) takePage(sockets []link.Socket, file *os.File) {
+	defer file.Close()
+	var err error
+	if u.page, err = pulse.Open(file); err != nil {
+		u.log.LogAttrs(u.ctx, slog.LevelWarn, "the predecessor cannot see whether this generation works", slog.Any("err", err))
+	}
+	u.slots = make(map[slotKey]int)
+	for i, s := range sockets {
+		u.slots[slotKey{s.Name, s.Index}] = i
+	}
+}
+
+// slot is where a socket is counted; nil: nowhere.
+func (u *Upgrader) slot(s *socket) *pulse.Slot {
+	if i, ok := u.slots[slotKey{s.name, s.index}]; ok {
+		return u.page.Slot(i)
+	}
+	return nil
 }
 
 // succeed is a later generation: it says hello to its predecessor.
@@ -218,9 +278,13 @@ func (u *Upgrader) succeed() (pred *peer, controlFD int, err error) {
 	if err := conn.Send(u.hello(), u.pidfd); err != nil {
 		return nil, -1, fmt.Errorf("say hello to the predecessor: %w", err)
 	}
-	theirs, pidfd, err := receiveHello(conn)
+	theirs, with, err := receiveHello(conn)
 	if err != nil {
 		return nil, -1, err
+	}
+	pidfd := with[0]
+	if len(with) > 1 {
+		u.takePage(theirs.Sockets, with[1])
 	}
 	u.number, u.name = theirs.Generation, theirs.Service
 	u.state = machine.Succeeding(u.number, theirs.Predecessor.Generation, u.set.limits())
@@ -244,7 +308,7 @@ func (u *Upgrader) succeed() (pred *peer, controlFD int, err error) {
 }
 
 // receiveHello reads the predecessor's first message.
-func receiveHello(conn *link.Conn) (link.Hello, *os.File, error) {
+func receiveHello(conn *link.Conn) (link.Hello, []*os.File, error) {
 	expired := time.AfterFunc(helloTimeout, func() { _ = conn.Close() })
 	defer expired.Stop()
 	m, files, err := conn.Receive()
@@ -257,10 +321,12 @@ func receiveHello(conn *link.Conn) (link.Hello, *os.File, error) {
 			_ = conn.Send(link.Refuse{Code: control.CodeIncompatible, Message: err.Error()})
 			return m, nil, err
 		}
-		if len(files) != 1 || m.Predecessor == nil || m.Generation <= m.Predecessor.Generation {
+		if len(files) == 0 || m.Predecessor == nil || m.Generation <= m.Predecessor.Generation {
+			closeFiles(files)
 			return m, nil, errors.New("the predecessor's hello is not complete")
 		}
-		return m, files[0], nil
+		closeFiles(files[min(len(files), 2):]) // of a later version
+		return m, files[:min(len(files), 2)], nil
 	case link.Refuse:
 		return link.Hello{}, nil, fmt.Errorf("refused by the predecessor: %s", m.Message)
 	}
@@ -277,36 +343,6 @@ func (u *Upgrader) output(_ int, line string) {
 func (u *Upgrader) warn(text string) {
 	u.warnings = append(u.warnings, text)
 	u.log.LogAttrs(u.ctx, slog.LevelWarn, text)
-}
-
-func (u *Upgrader) catchSignals() {
-	ch := make(chan os.Signal, 8)
-	signal.Notify(ch, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
-	// They stay caught to the very end: a second SIGTERM, or a SIGHUP, shall not
-	// kill a process that is saying goodbye.
-	u.wg.Go(func() {
-		for {
-			select {
-			case s := <-ch:
-				switch {
-				case s != syscall.SIGHUP:
-					u.box.post(func() { u.step(machine.Stop{}) })
-				case !u.set.noSIGHUP:
-					u.hangup()
-				}
-			case <-u.ending:
-				return
-			}
-		}
-	})
-}
-
-// hangup starts an upgrade, if this generation is the main one: a signal to the
-// whole control group reaches the old generations as well.
-func (u *Upgrader) hangup() {
-	if v := u.view.Load(); v.state.Main {
-		u.requestBySignal()
-	}
 }
 
 // Generation returns the number of this generation, from 1 for each start of the
@@ -331,7 +367,11 @@ func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range socks {
+		s.slot = u.slot(s)
+	}
 	l := newListener(name, socks, &u.goodbyes, u.places)
+	l.pulse = u.page
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.sealed {

@@ -1,111 +1,76 @@
-// Command faulty is a service that goes wrong, in a way that the file beside its
-// executable, NAME.mode, says: the bad versions that the end-to-end tests install.
+// Command faulty is a service that goes wrong as the plan of its version says: see
+// package fault. Without a plan it is a good one.
 //
-//	exit0, exit1      ends before it is ready
-//	early             the same, before it has an Upgrader
-//	panic             panics before it is ready
-//	hang              says hello and never gets ready
-//	mute              does not even say hello
-//	notify            finds a way to systemd, if there is one, and tells lies
-//	serve             serves, until its process is killed or told to stop
-//	panic-serving     is ready, and panics when it has answered a request
-//	exit-serving      is ready, and exits with status 0 when it has answered one
-//	own-way           serves HTTP without the Upgrader, which only gives the listener
+//	GET /           tells who answers
+//	POST /          tells what it got
+//	GET /sleep?ms=  answers later
+//	GET /ws         a WebSocket that sends each message back, after the generation
+//
+// Nothing says goodbye on a WebSocket: it stays for as long as its client wants, or
+// up to the deadline of the drain.
+//
+// Under systemd it takes the socket called http; elsewhere it binds what the flag
+// says.
 package main
 
 import (
 	"context"
-	"errors"
+	"flag"
 	"fmt"
-	"net"
+	"log/slog"
 	"net/http"
 	"os"
-	"strings"
 
+	"github.com/hdctl/handoff/test/faulty/fault"
 	"github.com/hdctl/handoff/upgrade"
 )
 
 func main() {
-	mode, err := os.ReadFile(os.Args[0] + ".mode")
-	if err == nil {
-		err = run(strings.TrimSpace(string(mode)))
-	}
-	if err != nil {
+	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "faulty:", err)
 		os.Exit(1)
 	}
 }
 
-func run(mode string) error {
-	fmt.Println("faulty: going to", mode)
-	switch mode {
-	case "early":
-		fmt.Fprintln(os.Stderr, "faulty: cannot read my configuration")
-		os.Exit(3)
-	case "mute":
-		select {}
-	case "notify":
-		return lie()
-	}
-	u, err := upgrade.New(upgrade.Options{Version: "faulty"})
+func run(ctx context.Context) error {
+	address := flag.String("http", "127.0.0.1:8080", "`address` of the socket http, where systemd passes none")
+	flag.Parse()
+	plan, what, err := fault.Own(os.Args[0])
 	if err != nil {
 		return err
 	}
-	ln, err := u.Listen("http", "tcp", "127.0.0.1:8080")
+	fmt.Println("faulty: going to", what)
+	in, err := fault.New(plan)
 	if err != nil {
 		return err
 	}
-	switch mode {
-	case "exit0":
-		return nil
-	case "exit1":
-		return errors.New("the database is away")
-	case "panic":
-		panic("faulty: this cannot be")
-	case "hang":
-		select {}
+	in.Reach(fault.Init)
+
+	s := service{version: plan.Version, pid: os.Getpid()}
+	if s.version == "" {
+		s.version = "faulty"
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Handoff-Generation", fmt.Sprint(u.Generation()))
-		fmt.Fprintln(w, "faulty")
-		switch mode {
-		case "panic-serving":
-			go panic("faulty: as asked for")
-		case "exit-serving":
-			os.Exit(0)
-		}
-	})}
-	if mode == "own-way" {
+	up, err := upgrade.New(upgrade.Options{Version: s.version, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	s.generation = up.Generation()
+	in.Reach(fault.Started)
+
+	ln, err := up.Listen("http", "tcp", *address)
+	if err != nil {
+		return err
+	}
+	in.Reach(fault.Listening)
+
+	srv := &http.Server{Handler: s.sign(in.Handler(s.handler())), ConnContext: in.ConnContext}
+	if plan.OwnWay {
 		go func() { _ = srv.Serve(ln) }() // it ends with the listener
 	} else {
-		u.Serve(ln, upgrade.HTTP(srv))
+		up.Serve(ln, upgrade.HTTP(srv))
 	}
-	return u.Run(context.Background())
-}
-
-// lie sends systemd what only the main process may send, wherever a socket for it
-// can be found.
-func lie() error {
-	places := []string{os.Getenv("NOTIFY_SOCKET")}
-	for _, v := range os.Environ() {
-		if _, value, _ := strings.Cut(v, "="); strings.Contains(value, "notify") {
-			places = append(places, value)
-		}
-	}
-	told := 0
-	for _, place := range places {
-		if place == "" {
-			continue
-		}
-		c, err := net.Dial("unixgram", place)
-		if err != nil {
-			continue
-		}
-		for _, lie := range []string{"STOPPING=1", "READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid())} {
-			if _, err := c.Write([]byte(lie)); err == nil {
-				told++
-			}
-		}
-	}
-	return fmt.Errorf("told %d lies", told)
+	in.Reach(fault.Ready)
+	stop := in.Watch(up)
+	defer stop()
+	return up.Run(ctx)
 }

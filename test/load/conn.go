@@ -22,6 +22,7 @@ var (
 	errAborted = errors.New("the load was aborted")
 	errUnasked = errors.New("the server sent something that nobody asked for")
 	errTimeout = errors.New("no answer in time")
+	errClosed  = errors.New("the connection was closed before the answer")
 
 	errPipelined = errors.New("unanswered: the answer before announced the end of the connection")
 )
@@ -251,7 +252,7 @@ func (c *conn) open(r request, timeout time.Duration) (*http.Response, error) {
 // header reads the header of an answer.
 func (c *conn) header(method string, timeout time.Duration) (*http.Response, error) {
 	if _, err := c.br.Peek(1); err == io.EOF {
-		return nil, &phaseError{PhaseRead, errors.New("the connection was closed before the answer")}
+		return nil, &phaseError{PhaseRead, errClosed}
 	} else if err != nil {
 		return nil, c.fault(PhaseRead, timeout, err)
 	}

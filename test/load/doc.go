@@ -16,6 +16,9 @@
 // # Kinds of traffic
 //
 //   - [New]: a connection for each request, GET /.
+//   - [Arrivals]: new connections at a fixed rate, however the service answers, each
+//     with one GET / and "Connection: close". What became of each is in
+//     [Report.Arrivals], with the times in which nobody answered.
 //   - [KeepAlive]: a pool of connections that are kept, POST / with a body at
 //     random intervals. Some requests are written in two parts, some connections
 //     are opened long before their first request.

@@ -18,6 +18,7 @@ import (
 func brisk() load.Options {
 	return load.Options{
 		New:          load.Traffic{Conns: 2, Rate: 200},
+		Arrivals:     100,
 		KeepAlive:    load.Traffic{Conns: 8, Rate: 400},
 		Pool:         load.Traffic{Conns: 20, Rate: 100},
 		Spare:        4,
@@ -97,6 +98,8 @@ func TestGoodServer(t *testing.T) {
 			}
 			assert.Len(t, r.ByKind, len(load.Kinds()))
 			assert.Equal(t, r.ByKind[load.New].Requests, r.ByKind[load.New].Dials)
+			assert.Equal(t, r.ByKind[load.Arrivals].Requests, r.ByKind[load.Arrivals].Dials)
+			assert.Len(t, r.Arrivals, r.ByKind[load.Arrivals].Requests)
 			assert.Equal(t, 8, r.ByKind[load.KeepAlive].Dials, "kept connections are kept")
 			assert.LessOrEqual(t, r.ByKind[load.Pool].Dials, 20)
 			assert.Zero(t, r.ClosedByServer())

@@ -22,6 +22,7 @@ type Options struct {
 	Host             string // the Host header; default "handoff-load"
 
 	New        Traffic
+	Arrivals   float64 // connections a second
 	KeepAlive  Traffic
 	Pool       Traffic
 	Spare      int // connections
@@ -48,7 +49,7 @@ type Options struct {
 	MaxRequests int           // the same; default 1,000,000
 }
 
-// Mix returns options with some of each kind, which one core can bear. Who to
+// Mix returns options with some of each kind but [Arrivals], which one core can bear. Who to
 // ask remains to be set.
 func Mix() Options {
 	return Options{
@@ -118,6 +119,10 @@ func (o *Options) traffic(k Kind) Traffic {
 	switch k {
 	case New:
 		return o.New
+	case Arrivals:
+		if o.Arrivals > 0 {
+			return Traffic{Conns: 1, Rate: o.Arrivals} // one worker sets the pace
+		}
 	case KeepAlive:
 		return o.KeepAlive
 	case Pool:

@@ -19,6 +19,7 @@ type recorder struct {
 	served   []Served
 	latest   int // generation
 	failures []Failure
+	arrivals Timeline
 	changed  chan struct{} // closed at the next change, nil: nobody waits
 }
 
@@ -90,6 +91,11 @@ func (r *recorder) answered(kind Kind, from origin, announced bool) {
 	})
 }
 
+// arrived keeps an arrival, which has ended.
+func (r *recorder) arrived(a Arrival) {
+	r.change(Arrivals, func(*Counters) { r.arrivals = append(r.arrivals, a) })
+}
+
 func (r *recorder) message(kind Kind) { r.change(kind, func(c *Counters) { c.Messages++ }) }
 func (r *recorder) closed(kind Kind)  { r.change(kind, func(c *Counters) { c.Closed++ }) }
 func (r *recorder) aborted(kind Kind) { r.change(kind, func(c *Counters) { c.Aborted++ }) }
@@ -130,6 +136,7 @@ func (r *recorder) reportLocked() Report {
 		ByKind:   make(map[Kind]Counters, len(r.kinds)),
 		Served:   slices.Clone(r.served),
 		Failures: slices.Clone(r.failures),
+		Arrivals: r.arrivals[:len(r.arrivals):len(r.arrivals)], // they are not changed, and there are many
 	}
 	for k, c := range maps.All(r.kinds) {
 		rep.ByKind[k] = *c

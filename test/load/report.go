@@ -15,6 +15,7 @@ type Kind string
 // The kinds of traffic.
 const (
 	New        Kind = "new"
+	Arrivals   Kind = "arrivals"
 	KeepAlive  Kind = "keep-alive"
 	Pool       Kind = "pool"
 	Spare      Kind = "spare"
@@ -30,7 +31,7 @@ const (
 
 // Kinds are all kinds of traffic, in the order in which they are shown.
 func Kinds() []Kind {
-	return []Kind{New, KeepAlive, Pool, Spare, Torn, ByteByByte, Pipelined, Slow, Idle, Download, Stream, WebSocket}
+	return []Kind{New, Arrivals, KeepAlive, Pool, Spare, Torn, ByteByByte, Pipelined, Slow, Idle, Download, Stream, WebSocket}
 }
 
 // Phase is what a request was doing when it failed.
@@ -121,6 +122,7 @@ type Report struct {
 	ByKind   map[Kind]Counters // the kinds that were asked for
 	Served   []Served          // in the order of their first answers
 	Failures []Failure         // the first 10 of each kind
+	Arrivals Timeline          // all of that kind
 }
 
 // Total adds up all kinds.
@@ -132,14 +134,14 @@ func (r Report) Total() Counters {
 	return t
 }
 
-// ClosedByServer returns how many connections that carry one HTTP/1.1 request
+// ClosedByServer returns how many connections that can carry one HTTP/1.1 request
 // after the other the server has ended in an orderly way, be it announced with an
 // answer or not. A service that hands its idle connections over ends none. What
 // was broken under a request is no part of it: that request has failed.
 func (r Report) ClosedByServer() int {
 	n := 0
 	for k, c := range r.ByKind {
-		if k != Stream && k != WebSocket {
+		if k != Stream && k != WebSocket && k != Arrivals {
 			n += c.Announced + c.Closed
 		}
 	}
@@ -205,6 +207,9 @@ func (r Report) String() string {
 	for _, s := range r.Served {
 		fmt.Fprintf(&b, "generation %d (%s, PID %d) answered %d requests in %s\n",
 			s.Generation, s.Version, s.PID, s.Responses, s.Last.Sub(s.First).Round(time.Millisecond))
+	}
+	if len(r.Arrivals) > 0 {
+		fmt.Fprintln(&b, r.Arrivals)
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "failed: %s\n", f)

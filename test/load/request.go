@@ -190,6 +190,11 @@ func (o *Options) get() request {
 	return request{method: http.MethodGet, head: o.head("GET / HTTP/1.1", ""), check: checkHello}
 }
 
+// lone is GET / on a connection that ends with its answer.
+func (o *Options) lone() request {
+	return request{method: http.MethodGet, head: o.head("GET / HTTP/1.1", "Connection: close\r\n"), check: checkHello}
+}
+
 func (o *Options) upload(body []byte) request {
 	return request{
 		method: http.MethodPost,

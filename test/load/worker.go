@@ -61,6 +61,9 @@ func (w *worker) run(ctx, stopping context.Context) {
 		next = o.sleep()
 	case Download:
 		next = o.bytes()
+	case Arrivals:
+		w.arrivals(ctx, stopping)
+		return
 	case Idle:
 		w.hold(ctx, stopping, o.hello())
 		return

@@ -62,30 +62,6 @@ func (c *Client) Version(ctx context.Context) (*Version, error) {
 	return v, nil
 }
 
-// Drain closes the door of the serving generation without an upgrade, or opens it
-// again, and returns the status after that. It does not wait for what is open.
-//
-// An error of [CodeUnknown] leaves open whether it was done: ask for the status.
-func (c *Client) Drain(ctx context.Context, req DrainRequest) (*Status, error) {
-	s := new(Status)
-	if err := c.call(ctx, http.MethodPost, "/v1/drain", req, s); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// End ends the drain of old generations before its deadline, and returns those
-// that were told to. It does not wait until they have ended.
-//
-// An error of [CodeUnknown] leaves open whether it was done: ask for the status.
-func (c *Client) End(ctx context.Context, req EndRequest) (*EndResult, error) {
-	r := new(EndResult)
-	if err := c.call(ctx, http.MethodPost, "/v1/end", req, r); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
 // get asks for one JSON value and decodes it into v.
 func (c *Client) get(ctx context.Context, path string, v any) error {
 	return c.call(ctx, http.MethodGet, path, nil, v)

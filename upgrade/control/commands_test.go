@@ -33,7 +33,30 @@ func TestDrainAndEnd(t *testing.T) {
 	assert.Equal(t, result, gotResult)
 }
 
-func TestDrainAndEndFail(t *testing.T) {
+func TestPauseAndReconfigure(t *testing.T) {
+	pause := control.PauseRequest{Undo: true, Reason: "why", Via: control.ViaHdctl}
+	reconfigure := control.ReconfigureRequest{Reason: "why", Via: control.ViaHdctl}
+	status := &control.Status{Service: "app", Paused: &control.Pause{User: "deploy"}}
+	result := &control.ReconfigureResult{Took: 0.25}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/pause", func(w http.ResponseWriter, r *http.Request) {
+		assertBody(t, pause, r)
+		answer(http.StatusOK, status)(w, r)
+	})
+	mux.HandleFunc("POST /v1/reconfigure", func(w http.ResponseWriter, r *http.Request) {
+		assertBody(t, reconfigure, r)
+		answer(http.StatusOK, result)(w, r)
+	})
+	c := &control.Client{Socket: serve(t, mux)}
+	gotStatus, err := c.Pause(t.Context(), pause)
+	require.NoError(t, err)
+	assert.Equal(t, status, gotStatus)
+	gotResult, err := c.Reconfigure(t.Context(), reconfigure)
+	require.NoError(t, err)
+	assert.Equal(t, result, gotResult)
+}
+
+func TestCommandsFail(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		handler http.HandlerFunc
@@ -41,6 +64,8 @@ func TestDrainAndEndFail(t *testing.T) {
 	}{
 		{"held", answer(http.StatusConflict, control.Line{Error: control.Errorf(control.CodeHeld, "held")}), control.CodeHeld},
 		{"no such generation", answer(http.StatusNotFound, control.Line{Error: control.Errorf(control.CodeGeneration, "no")}), control.CodeGeneration},
+		{"of an older service", answer(http.StatusNotFound, nil), control.CodeNotFound},
+		{"not offered", answer(http.StatusNotImplemented, control.Line{Error: control.Errorf(control.CodeUnsupported, "no")}), control.CodeUnsupported},
 		{"cut before the answer", cut(), control.CodeUnknown},
 		{"cut in the answer", cut(`{"serv`), control.CodeUnknown},
 		{"not JSON", stream("done\n"), control.CodeInternal},
@@ -53,6 +78,12 @@ func TestDrainAndEndFail(t *testing.T) {
 			result, err := c.End(t.Context(), control.EndRequest{})
 			requireCode(t, err, tt.code)
 			assert.Nil(t, result)
+			status, err = c.Pause(t.Context(), control.PauseRequest{})
+			requireCode(t, err, tt.code)
+			assert.Nil(t, status)
+			took, err := c.Reconfigure(t.Context(), control.ReconfigureRequest{})
+			requireCode(t, err, tt.code)
+			assert.Nil(t, took)
 		})
 	}
 }

@@ -8,100 +8,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"time"
+	"strconv"
 )
-
-// Upgrade asks for an upgrade and waits for its end. on, which may be nil, is
-// called for each event on the way, by the calling goroutine.
-//
-// A nil error means that the new generation serves and is confirmed. Otherwise
-// the error says why not, and the result is nil only if the context ended or if
-// the service was never asked. Where the service gave none, the client makes
-// one: [OutcomeRefused], or [OutcomeUnknown] if it went away or broke down in
-// between. Only [Client.Status] can then tell what happened.
-//
-// A context that ends stops the waiting, not the upgrade. To limit the upgrade
-// itself, set the Timeout of the request.
-//
-// A request that waits in the queue is sent back when the upgrade before it has
-// made another generation the main one; it is sent to that one then, with what
-// is left of its time.
-func (c *Client) Upgrade(ctx context.Context, req UpgradeRequest, on func(Event)) (*Result, error) {
-	began, timeout := time.Now(), req.Timeout
-	for range maxMoves {
-		r, err := c.upgradeOnce(ctx, req, on)
-		if e, ok := errors.AsType[*Error](err); !ok || !req.Queue || e.Code != CodeNotMain {
-			return r, err
-		}
-		if timeout > 0 {
-			req.Timeout = timeout - time.Since(began).Seconds()
-			if req.Timeout <= 0 {
-				late := Errorf(CodeTimedOut, "the time was over before it was its turn")
-				return &Result{Outcome: OutcomeTimedOut, Error: late}, late
-			}
-		}
-	}
-	e := Errorf(CodeNotMain, "the main generation changed %d times while the request waited for its turn", maxMoves)
-	return &Result{Outcome: OutcomeRefused, Error: e}, e
-}
-
-// maxMoves is how often a request in the queue follows the main generation.
-const maxMoves = 20
-
-func (c *Client) upgradeOnce(ctx context.Context, req UpgradeRequest, on func(Event)) (*Result, error) {
-	resp, asked, err := c.do(ctx, http.MethodPost, "/v1/upgrade", req)
-	if !asked {
-		return nil, err
-	}
-	if err != nil {
-		return resultOf(err), err
-	}
-	defer resp.Body.Close()
-
-	var result *Result
-	err = c.lines(ctx, resp.Body, func(l Line) error {
-		switch {
-		case l.Event != nil:
-			if on != nil {
-				on(*l.Event)
-			}
-		case l.Error != nil:
-			return l.Error
-		case l.Result != nil:
-			result = l.Result
-			return errEnough
-		}
-		return nil
-	})
-	if err == nil && result == nil {
-		err = c.lost(ctx, io.EOF)
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
-		return &Result{Outcome: OutcomeUnknown, Error: e}, e // it had begun
-	}
-	if err != nil {
-		return nil, err
-	}
-	if result.Outcome == OutcomeConfirmed {
-		return result, nil
-	}
-	if result.Error == nil {
-		result.Error = Errorf(CodeInternal, "the upgrade ended as %q, without a reason", result.Outcome)
-	}
-	return result, result.Error
-}
-
-// resultOf is the result that goes with an error that came instead of a stream.
-func resultOf(err error) *Result {
-	e, ok := errors.AsType[*Error](err)
-	switch {
-	case !ok:
-		return nil
-	case e.Code == CodeUnknown, e.Code == CodeInternal:
-		return &Result{Outcome: OutcomeUnknown, Error: e}
-	}
-	return &Result{Outcome: OutcomeRefused, Error: e}
-}
 
 // Events calls on for each event that the service remembers, oldest first, and
 // with follow for each that comes after, until the context ends. An error that
@@ -116,17 +24,9 @@ func (c *Client) Events(ctx context.Context, follow bool, on func(Event) error) 
 	if follow {
 		path += "?follow=1"
 	}
-	resp, _, err := c.do(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	err = c.lines(ctx, resp.Body, func(l Line) error {
-		switch {
-		case l.Event != nil:
+	err := c.stream(ctx, path, func(l Line) error {
+		if l.Event != nil {
 			return on(*l.Event)
-		case l.Error != nil:
-			return l.Error
 		}
 		return nil
 	})
@@ -134,6 +34,41 @@ func (c *Client) Events(ctx context.Context, follow bool, on func(Event) error) 
 		err = c.lost(ctx, io.EOF)
 	}
 	return err
+}
+
+// History calls on for each upgrade that the service has on record, the newest
+// first, at most limit of them, or, with a limit of 0, for all. on may be nil, and
+// is called by the calling goroutine. Who may connect may ask.
+//
+// The list is complete if the error is nil; otherwise on may have seen a part of
+// it.
+func (c *Client) History(ctx context.Context, limit int, on func(Entry)) error {
+	path := "/v1/history"
+	if limit != 0 {
+		path += "?limit=" + strconv.Itoa(limit)
+	}
+	return c.stream(ctx, path, func(l Line) error {
+		if l.Entry != nil && on != nil {
+			on(*l.Entry)
+		}
+		return nil
+	})
+}
+
+// stream asks for lines and calls on for each, but for those that are errors: they
+// end the call, as those of on do.
+func (c *Client) stream(ctx context.Context, path string, on func(Line) error) error {
+	resp, _, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return c.lines(ctx, resp.Body, func(l Line) error {
+		if l.Error != nil {
+			return l.Error
+		}
+		return on(l)
+	})
 }
 
 // errEnough is returned by the callback of lines to end the reading.

@@ -27,10 +27,26 @@ type Backend interface {
 	// soon, with a result or without.
 	Upgrade(ctx context.Context, req control.UpgradeRequest, p Peer, emit func(control.Event)) *control.Result
 
+	// Promote gives the generation that is staged another share, or all, and
+	// returns the result: staged again, or how the upgrade ended. For ctx, emit
+	// and refusals see Upgrade.
+	Promote(ctx context.Context, req control.PromoteRequest, p Peer, emit func(control.Event)) *control.Result
+
+	// Rollback ends an upgrade in progress in favour of the old generation, or
+	// runs the previous version again, and returns the result. For ctx, emit
+	// and refusals see Upgrade.
+	Rollback(ctx context.Context, req control.RollbackRequest, p Peer, emit func(control.Event)) *control.Result
+
 	// Events calls emit for each event that is remembered, and with follow
 	// for those that come, until ctx ends. When emit returns an error the
 	// client is gone, and Events has to return.
 	Events(ctx context.Context, follow bool, emit func(control.Event) error) error
+
+	// History calls emit for each upgrade on record, the newest first, at most
+	// limit of them if that is not 0. When emit returns an error the client is
+	// gone, or the server is being closed, and History has to return. Its own
+	// errors are those of Conns. limit is between 0 and 10,000.
+	History(ctx context.Context, limit int, emit func(control.Entry) error) error
 
 	// Conns lists the open connections that f selects, of all generations,
 	// and returns the end of the list. It calls emit with whole lines, each
@@ -53,9 +69,18 @@ type Backend interface {
 	// End ends the drain of old generations. It returns when they have been
 	// told, and does not wait for them. Grace is the default, 0, or none,
 	// negative, or between a millisecond and a day.
-	//
-	// The error of Drain and End is a *control.Error, which the client gets as
-	// it is. Any other is a failure of the service, and if ctx has ended it
-	// means that the outcome is not known: the client gets no answer then.
 	End(ctx context.Context, req control.EndRequest, p Peer) (*control.EndResult, error)
+
+	// Pause has upgrades refused, or not any more. It returns when that is
+	// done: the client gets the Status of that moment.
+	Pause(ctx context.Context, req control.PauseRequest, p Peer) error
+
+	// Reconfigure has the service read its configuration, and returns when it
+	// is in force.
+	//
+	// The error of Drain, End, Pause and Reconfigure is a *control.Error, which
+	// the client gets as it is. Any other is a failure of the service, and if ctx
+	// has ended it means that the outcome is not known: the client gets no answer
+	// then.
+	Reconfigure(ctx context.Context, req control.ReconfigureRequest, p Peer) (*control.ReconfigureResult, error)
 }

@@ -19,69 +19,54 @@ const (
 	minSeconds = 0.001        // less would round to 0, which means something else
 )
 
-// decodeUpgrade reads the body of an upgrade request. The request that it
-// returns is complete, with defaults, and valid: Wait and Via are set, Timeout
-// is 0 or between a millisecond and a day, Reason can be printed anywhere.
-//
-// For this and the other bodies: an empty one is a request with defaults. Fields
-// that this version does not know are ignored: an older service has to do with
-// what it understands.
-func decodeUpgrade(body []byte) (control.UpgradeRequest, *control.Error) {
-	var req control.UpgradeRequest
-	if e := decodeObject(body, &req); e != nil {
-		return control.UpgradeRequest{}, e
-	}
-	switch req.Wait {
-	case "":
-		req.Wait = control.WaitConfirmed
-	case control.WaitConfirmed, control.WaitDrained:
-	default:
-		return control.UpgradeRequest{}, badRequest("field wait: %.40q is none of %q and %q",
-			req.Wait, control.WaitConfirmed, control.WaitDrained)
-	}
-	if e := checkVia(&req.Via); e != nil {
-		return control.UpgradeRequest{}, e
-	}
-	if e := checkSeconds("timeout_s", &req.Timeout); e != nil {
-		return control.UpgradeRequest{}, e
-	}
-	req.Reason = printable(req.Reason, maxReason)
-	return req, nil
-}
-
 // decodeDrain reads the body of a drain request: Via is set, Reason can be
 // printed anywhere.
 func decodeDrain(body []byte) (control.DrainRequest, *control.Error) {
-	var req control.DrainRequest
-	if e := decodeObject(body, &req); e != nil {
-		return control.DrainRequest{}, e
-	}
-	if e := checkVia(&req.Via); e != nil {
-		return control.DrainRequest{}, e
-	}
-	req.Reason = printable(req.Reason, maxReason)
-	return req, nil
+	return decode(body, func(req *control.DrainRequest) *control.Error { return checkWho(&req.Reason, &req.Via) })
+}
+
+// decodePause reads the body of a pause request, as decodeDrain does.
+func decodePause(body []byte) (control.PauseRequest, *control.Error) {
+	return decode(body, func(req *control.PauseRequest) *control.Error { return checkWho(&req.Reason, &req.Via) })
+}
+
+// decodeReconfigure reads the body of a reconfigure request, as decodeDrain does.
+func decodeReconfigure(body []byte) (control.ReconfigureRequest, *control.Error) {
+	return decode(body, func(req *control.ReconfigureRequest) *control.Error { return checkWho(&req.Reason, &req.Via) })
 }
 
 // decodeEnd reads the body of an end request: Via is set, Generation is 0 or
 // positive, Grace is -1, which is none, 0, which is the default, or between a
 // millisecond and a day.
 func decodeEnd(body []byte) (control.EndRequest, *control.Error) {
-	var req control.EndRequest
+	return decode(body, func(req *control.EndRequest) *control.Error {
+		if req.Generation < 0 {
+			return badRequest("field generation: %d is no generation", req.Generation).
+				WithHint("generations are numbered from 1; 0 is all that drain")
+		}
+		if e := checkVia(&req.Via); e != nil {
+			return e
+		}
+		if req.Grace < 0 {
+			req.Grace = -1
+			return nil
+		}
+		return checkSeconds("grace_s", &req.Grace)
+	})
+}
+
+// decode reads the body of a request and has check look at its fields, and set the
+// defaults. What it returns with an error is zero.
+//
+// An empty body is a request with defaults. Fields that this version does not know
+// are ignored: an older service has to do with what it understands.
+func decode[T any](body []byte, check func(*T) *control.Error) (T, *control.Error) {
+	var req, none T
 	if e := decodeObject(body, &req); e != nil {
-		return control.EndRequest{}, e
+		return none, e
 	}
-	if req.Generation < 0 {
-		return control.EndRequest{}, badRequest("field generation: %d is no generation", req.Generation).
-			WithHint("generations are numbered from 1; 0 is all that drain")
-	}
-	if e := checkVia(&req.Via); e != nil {
-		return control.EndRequest{}, e
-	}
-	if req.Grace < 0 {
-		req.Grace = -1
-	} else if e := checkSeconds("grace_s", &req.Grace); e != nil {
-		return control.EndRequest{}, e
+	if e := check(&req); e != nil {
+		return none, e
 	}
 	return req, nil
 }
@@ -100,6 +85,12 @@ func decodeObject(body []byte, v any) *control.Error {
 		return jsonError(err)
 	}
 	return nil
+}
+
+// checkWho checks who asks and makes the reason fit for the records.
+func checkWho(reason, via *string) *control.Error {
+	*reason = printable(*reason, maxReason)
+	return checkVia(via)
 }
 
 // checkVia checks what the client says that it is, and sets the default.
@@ -122,10 +113,15 @@ func checkSeconds(field string, t *float64) *control.Error {
 		return badRequest("field %s: %g is neither 0 nor between %g and %d seconds",
 			field, *t, minSeconds, maxSeconds)
 	}
-	if *t == 0 {
-		*t = 0 // without a sign: -0 is JSON, too
-	}
+	noSign(t)
 	return nil
+}
+
+// noSign makes -0, which is JSON, too, a 0.
+func noSign(v *float64) {
+	if *v == 0 {
+		*v = 0
+	}
 }
 
 func badRequest(format string, args ...any) *control.Error {
@@ -151,6 +147,10 @@ func kindName(t reflect.Type) string {
 		return "a whole number"
 	case reflect.Bool:
 		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct:
+		return "an object"
 	default:
 		return "a string"
 	}

@@ -12,72 +12,6 @@ import (
 	"github.com/hdctl/handoff/upgrade/internal/controld"
 )
 
-func TestDecodeUpgrade(t *testing.T) {
-	defaults := control.UpgradeRequest{Wait: control.WaitConfirmed, Via: control.ViaAPI}
-	with := func(set func(*control.UpgradeRequest)) control.UpgradeRequest {
-		r := defaults
-		set(&r)
-		return r
-	}
-	tests := []struct {
-		name, body string
-		want       control.UpgradeRequest
-	}{
-		{"empty", "", defaults},
-		{"blank", " \r\n", defaults},
-		{"no fields", "{}\n", defaults},
-		{"nulls", `{"wait":null,"timeout_s":null}`, defaults},
-		{"unknown fields", `{"stage":{"share":[0.5]},"x":null}`, defaults},
-		{"all", `{"wait":"drained","queue":true,"timeout_s":42.5,"reason":"deploy 17","via":"systemctl"}`, control.UpgradeRequest{
-			Wait: "drained", Queue: true, Timeout: 42.5, Reason: "deploy 17", Via: "systemctl",
-		}},
-		{"longest timeout", `{"timeout_s":86400}`, with(func(r *control.UpgradeRequest) { r.Timeout = 86400 })},
-		{"shortest timeout", `{"timeout_s":1e-3}`, with(func(r *control.UpgradeRequest) { r.Timeout = 0.001 })},
-		{"reason of several lines", `{"reason":" a\nb\tc\u001b[2J\u202ed "}`, with(func(r *control.UpgradeRequest) { r.Reason = "a b c\ufffd[2J\ufffdd" })},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, e := controld.DecodeUpgrade([]byte(tt.body))
-			require.Nil(t, e)
-			assert.Equal(t, tt.want, got)
-		})
-	}
-}
-
-func TestDecodeUpgradeRefuses(t *testing.T) {
-	tests := []struct{ name, body, message string }{
-		{"not JSON", "upgrade", "not a JSON object"},
-		{"form", "wait=drained", "not a JSON object"},
-		{"null", "null", "not a JSON object"},
-		{"array", "[]", "not a JSON object"},
-		{"number", "1", "not a JSON object"},
-		{"truncated", `{"wait":"dra`, "not JSON"},
-		{"trailing garbage", `{} {}`, "not JSON"},
-		{"deep", `{"x":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "not JSON"},
-		{"wait", `{"wait":"serving"}`, "field wait"},
-		{"type of wait", `{"wait":1}`, "field wait"},
-		{"type of queue", `{"queue":"yes"}`, "field queue: want true or false"},
-		{"type of timeout", `{"timeout_s":"90s"}`, "field timeout_s: want a number"},
-		{"type of reason", `{"reason":{}}`, "field reason: want a string"},
-		{"via", `{"via":"signal"}`, "field via"}, // these are made by the service
-		{"negative", `{"timeout_s":-1}`, "field timeout_s"},
-		{"NaN", `{"timeout_s":NaN}`, "not JSON"},
-		{"huge", `{"timeout_s":86401}`, "field timeout_s"},
-		{"overflow", `{"timeout_s":1e999}`, "field timeout_s"},
-		{"would be rounded to none", `{"timeout_s":1e-10}`, "field timeout_s"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, e := controld.DecodeUpgrade([]byte(tt.body))
-			require.NotNil(t, e)
-			assert.Equal(t, control.CodeBadRequest, e.Code)
-			assert.Contains(t, e.Message, tt.message)
-			assert.Less(t, len(e.Message), 300)
-			assert.Zero(t, got)
-		})
-	}
-}
-
 func TestDecodeDrain(t *testing.T) {
 	for body, want := range map[string]control.DrainRequest{
 		"":                          {Via: control.ViaAPI},
@@ -89,6 +23,23 @@ func TestDecodeDrain(t *testing.T) {
 		got, e := controld.DecodeDrain([]byte(body))
 		require.Nil(t, e, body)
 		assert.Equal(t, want, got, body)
+	}
+}
+
+func TestDecodePauseAndReconfigure(t *testing.T) {
+	for body, want := range map[string]control.PauseRequest{
+		"":                         {Via: control.ViaAPI},
+		"{}":                       {Via: control.ViaAPI},
+		`{"undo":true,"for":"1h"}`: {Undo: true, Via: control.ViaAPI},
+		`{"undo":null,"reason":" black\nfriday\u001b ","via":"hdctl"}`: {Reason: "black friday\ufffd", Via: control.ViaHdctl},
+		`{"reason":"` + strings.Repeat("x", 255) + `ü"}`:               {Reason: strings.Repeat("x", 255), Via: control.ViaAPI},
+	} {
+		got, e := controld.DecodePause([]byte(body))
+		require.Nil(t, e, body)
+		assert.Equal(t, want, got, body)
+		r, e := controld.DecodeReconfigure([]byte(body)) // knows no undo
+		require.Nil(t, e, body)
+		assert.Equal(t, control.ReconfigureRequest{Reason: want.Reason, Via: want.Via}, r, body)
 	}
 }
 
@@ -109,9 +60,11 @@ func TestDecodeEnd(t *testing.T) {
 	}
 }
 
-func TestDecodeDrainAndEndRefuse(t *testing.T) {
+func TestDecodeCommandsRefuse(t *testing.T) {
 	drain := func(body string) (any, *control.Error) { return controld.DecodeDrain([]byte(body)) }
 	end := func(body string) (any, *control.Error) { return controld.DecodeEnd([]byte(body)) }
+	pause := func(body string) (any, *control.Error) { return controld.DecodePause([]byte(body)) }
+	reconfigure := func(body string) (any, *control.Error) { return controld.DecodeReconfigure([]byte(body)) }
 	tests := []struct {
 		name    string
 		decode  func(string) (any, *control.Error)
@@ -135,6 +88,14 @@ func TestDecodeDrainAndEndRefuse(t *testing.T) {
 		{"end: huge grace", end, `{"grace_s":86401}`, "field grace_s"},
 		{"end: type of kill", end, `{"kill":"TERM"}`, "field kill: want true or false"},
 		{"end: via", end, `{"via":"me"}`, "field via"},
+		{"pause: not JSON", pause, "undo", "not a JSON object"},
+		{"pause: type of undo", pause, `{"undo":1}`, "field undo: want true or false"},
+		{"pause: type of reason", pause, `{"reason":[]}`, "field reason: want a string"},
+		{"pause: via", pause, `{"via":"method"}`, "field via"},
+		{"reconfigure: not JSON", reconfigure, "[]", "not a JSON object"},
+		{"reconfigure: truncated", reconfigure, `{"reason":"`, "not JSON"},
+		{"reconfigure: type of reason", reconfigure, `{"reason":1}`, "field reason: want a string"},
+		{"reconfigure: via", reconfigure, `{"via":"signal"}`, "field via"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

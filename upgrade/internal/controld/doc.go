@@ -19,8 +19,9 @@
 //
 // # Who may command
 //
-// Who can connect may read: the mode of the socket, 0660, decides that. To
-// command, and to see who is connected, a client has to be root, the service's own user, or a member of the
+// Who can connect may read the status, the version, the events and the history:
+// the mode of the socket, 0660, decides that. To command, and to see who is
+// connected, a client has to be root, the service's own user, or a member of the
 // operator group, primary or supplementary. The kernel says who it is
 // (SO_PEERCRED and SO_PEERGROUPS, unix(7)), as of the client's connect. The user
 // nobody (65534) may command only if it is the service's own: every user that
@@ -54,20 +55,22 @@
 // none. The HTTP status follows from the code of the error:
 //
 //	400  bad_request
-//	403  permission_denied
+//	403  permission_denied, binary_not_allowed
 //	404  not_found, no_generation
 //	405  method_not_allowed
-//	409  in_progress, too_many_draining, held
-//	412  not_main, not_serving, pid_1, incompatible, start_failed
+//	409  in_progress, too_many_draining, held, paused, not_staged, no_previous
+//	412  not_main, not_serving, pid_1, incompatible, start_failed, check_failed,
+//	     reconfigure_failed
 //	413  too_large
+//	501  unsupported
 //	503  stopping, too_many_connections
 //	504  timed_out
 //	500  all others
 //
 // and net/http adds 417, 431, 501 and 505, with bad_request or too_large.
 //
-// An upgrade is answered that way only if it was refused before its first
-// event. With anything else the status is 200, and the last line has the result.
-// A list of connections is answered that way until its first line; after that an
-// error is the last line, in place of the end.
+// An upgrade, a promotion or a rollback is answered that way only if it was refused
+// before its first event. With anything else the status is 200, and the last line
+// has the result. A list of connections and a history are answered that way until
+// their first line; after that an error is the last line.
 package controld

@@ -29,21 +29,24 @@ func statusOf(code string) int {
 	switch code {
 	case control.CodeBadRequest:
 		return http.StatusBadRequest
-	case control.CodePermission:
+	case control.CodePermission, control.CodeBinary:
 		return http.StatusForbidden
 	case control.CodeNotFound, control.CodeGeneration:
 		return http.StatusNotFound
 	case control.CodeMethod:
 		return http.StatusMethodNotAllowed
-	case control.CodeInProgress, control.CodeCrowded, control.CodeHeld:
+	case control.CodeInProgress, control.CodeCrowded, control.CodeHeld, control.CodePaused,
+		control.CodeNotStaged, control.CodeNoPrevious:
 		return http.StatusConflict
 	case control.CodeNotMain, control.CodeNotServing, control.CodeContainer,
-		control.CodeIncompatible, control.CodeStartFailed:
+		control.CodeIncompatible, control.CodeStartFailed, control.CodeCheckFailed, control.CodeReconfigure:
 		return http.StatusPreconditionFailed
 	case control.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case control.CodeStopping, control.CodeBusy:
 		return http.StatusServiceUnavailable
+	case control.CodeUnsupported:
+		return http.StatusNotImplemented
 	case control.CodeTimedOut:
 		return http.StatusGatewayTimeout
 	}
@@ -58,6 +61,10 @@ func errBusy() *control.Error {
 func errClosed() *control.Error {
 	return control.Errorf(control.CodeStopping, "this generation of the service is ending").
 		WithHint("ask for the status to see who serves now")
+}
+
+func errNoResult() *control.Error {
+	return control.Errorf(control.CodeInternal, "the request ended without a result")
 }
 
 // setHeader sets what every answer has.

@@ -8,17 +8,22 @@ import (
 
 // What the tests of this package look at from outside.
 var (
-	DecodeUpgrade   = decodeUpgrade
-	DecodeDrain     = decodeDrain
-	DecodeEnd       = decodeEnd
-	DecodeFollow    = decodeFollow
-	DecodeConns     = decodeConns
-	Encode          = encode
-	Printable       = printable
-	LookupGroup     = lookupGroup
-	StatusOf        = statusOf
-	Bind            = bind
-	ListenPatiently = listen
+	DecodeUpgrade     = decodeUpgrade
+	DecodePromote     = decodePromote
+	DecodeRollback    = decodeRollback
+	DecodeDrain       = decodeDrain
+	DecodeEnd         = decodeEnd
+	DecodePause       = decodePause
+	DecodeReconfigure = decodeReconfigure
+	DecodeFollow      = decodeFollow
+	DecodeConns       = decodeConns
+	DecodeHistory     = decodeHistory
+	Encode            = encode
+	Printable         = printable
+	LookupGroup       = lookupGroup
+	StatusOf          = statusOf
+	Bind              = bind
+	ListenPatiently   = listen
 )
 
 // Allows asks an authority.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -29,6 +30,9 @@ func FuzzUpgradeRequest(f *testing.F) {
 		"", "{}", "null", `{"wait":"drained","queue":true,"timeout_s":1.5,"reason":"x","via":"hdctl"}`,
 		`{"timeout_s":-0}`, `{"timeout_s":1e-300}`, `{"reason":"\ud800\u0000\u202e"}`, `{"WAIT":"drained"}`, "{\"reason\":\"\xff\"}",
 		`{"x":[[[[[[]]]]]]}`, `{} x`,
+		`{"stage_pct":5,"stage_timeout_s":600}`, `{"stage_pct":-0}`, `{"stage_pct":1e-320}`, `{"stage_pct":5,"auto":{}}`,
+		`{"auto":{"steps":[{"share_pct":5,"time_s":30},null],"min_requests":-1,"max_errors_pct":1,"max_slowdown":-0}}`, `{"auto":{"steps":[]}}`,
+		`{"binary":"/opt/app","if_changed":true,"dry_run":true}`, `{"binary":"app"}`, `{"binary":"/\u0000"}`, "{\"binary\":\"/\xff\"}",
 	} {
 		f.Add([]byte(s))
 	}
@@ -38,11 +42,49 @@ func FuzzUpgradeRequest(f *testing.F) {
 			requireRefused(t, req, e)
 			return
 		}
-		require.Contains(t, []string{control.WaitConfirmed, control.WaitDrained}, req.Wait)
-		require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, req.Via)
-		require.True(t, req.Timeout == 0 || req.Timeout >= 0.001 && req.Timeout <= 86400, "%g", req.Timeout)
-		requirePrintable(t, req.Reason)
+		requireRollout(t, req.Wait, req.Timeout, req.Reason, req.Via)
+		requireShare(t, req.Stage)
+		requireSeconds(t, req.StageTimeout)
+		require.True(t, req.Binary == "" || strings.HasPrefix(req.Binary, "/") && !strings.Contains(req.Binary, "\x00"), "%q", req.Binary)
+		requirePrintable(t, req.Binary, 4096)
+		if a := req.Auto; a != nil {
+			require.Zero(t, req.Stage)
+			require.LessOrEqual(t, len(a.Steps), 20)
+			for _, s := range a.Steps {
+				require.Positive(t, s.Share)
+				requireShare(t, s.Share)
+				require.Positive(t, s.Time)
+				requireSeconds(t, s.Time)
+			}
+			require.GreaterOrEqual(t, a.MinRequests, 0)
+			requireShare(t, a.MaxErrors)
+			require.True(t, a.MaxSlowdown == 0 || a.MaxSlowdown >= 1, "%g", a.MaxSlowdown)
+			if len(a.Steps) == 0 {
+				a.Steps = nil // an empty list is not encoded
+			}
+		}
 		requireAgain(t, req, controld.DecodeUpgrade)
+	})
+}
+
+func FuzzPromoteRequest(f *testing.F) {
+	for _, s := range []string{
+		"", "{}", "null", `{"share_pct":50,"wait":"drained","timeout_s":1.5,"reason":"x","via":"hdctl"}`, `{"share_pct":-0}`, `{"share_pct":1e-320}`,
+		`{"share_pct":101}`, `{"reason":"\ud800\u0000\u202e"}`, "{\"reason\":\"\xff\"}", `{} x`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, e := controld.DecodePromote(body)
+		if e != nil {
+			requireRefused(t, req, e)
+			return
+		}
+		requireRollout(t, req.Wait, req.Timeout, req.Reason, req.Via)
+		requireShare(t, req.Share)
+		requireAgain(t, req, controld.DecodePromote)
+		_, e = controld.DecodeRollback(body) // has nothing of its own
+		require.Nil(t, e)
 	})
 }
 
@@ -52,13 +94,18 @@ func FuzzDrainRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, e := controld.DecodeDrain(body)
+		pause, e2 := controld.DecodePause(body) // the same fields
+		require.Equal(t, e, e2)
+		require.Equal(t, req, control.DrainRequest(pause))
 		if e != nil {
 			requireRefused(t, req, e)
 			return
 		}
 		require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, req.Via)
-		requirePrintable(t, req.Reason)
+		requirePrintable(t, req.Reason, 256)
 		requireAgain(t, req, controld.DecodeDrain)
+		_, e = controld.DecodeReconfigure(body) // all of them but undo
+		require.Nil(t, e)
 	})
 }
 
@@ -95,8 +142,7 @@ func FuzzConnsQuery(f *testing.F) {
 		}
 		require.GreaterOrEqual(t, got.Generation, 0)
 		require.Contains(t, []string{"", control.ConnNew, control.ConnActive, control.ConnIdle, control.ConnStream, control.ConnHijacked}, got.State)
-		require.LessOrEqual(t, len(got.Listener), 255)
-		requirePrintable(t, got.Listener)
+		requirePrintable(t, got.Listener, 255)
 
 		// What was understood means the same when it is said again.
 		v := url.Values{}
@@ -115,6 +161,24 @@ func FuzzConnsQuery(f *testing.F) {
 	})
 }
 
+func FuzzHistoryQuery(f *testing.F) {
+	for _, s := range []string{"", "&", "=", "limit=10", "limit=-1", "limit=007", "limit=10001", "limit=99999999999999999999", "limit=1&limit=1", "%zz", "a;b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		got, e := controld.DecodeHistory(query)
+		if e != nil {
+			requireRefused(t, got, e)
+			require.NotEmpty(t, e.Hint)
+			return
+		}
+		require.True(t, got >= 0 && got <= 10000, "%d", got)
+		second, e := controld.DecodeHistory("limit=" + strconv.Itoa(got))
+		require.Nil(t, e)
+		require.Equal(t, got, second)
+	})
+}
+
 func requireRefused(t *testing.T, req any, e *control.Error) {
 	t.Helper()
 	require.Equal(t, control.CodeBadRequest, e.Code)
@@ -122,9 +186,28 @@ func requireRefused(t *testing.T, req any, e *control.Error) {
 	require.Zero(t, req)
 }
 
-func requirePrintable(t *testing.T, s string) {
+// requireRollout checks what all requests have that are answered with a result.
+func requireRollout(t *testing.T, wait string, timeout float64, reason, via string) {
 	t.Helper()
-	require.LessOrEqual(t, len(s), 256)
+	require.Contains(t, []string{control.WaitConfirmed, control.WaitDrained}, wait)
+	require.Contains(t, []string{control.ViaSystemctl, control.ViaHdctl, control.ViaAPI}, via)
+	requireSeconds(t, timeout)
+	requirePrintable(t, reason, 256)
+}
+
+func requireSeconds(t *testing.T, v float64) {
+	t.Helper()
+	require.True(t, v == 0 && !math.Signbit(v) || v >= 0.001 && v <= 86400, "%g", v)
+}
+
+func requireShare(t *testing.T, v float64) {
+	t.Helper()
+	require.True(t, v >= 0 && !math.Signbit(v) && v <= 100, "%g", v)
+}
+
+func requirePrintable(t *testing.T, s string, limit int) {
+	t.Helper()
+	require.LessOrEqual(t, len(s), limit)
 	require.True(t, utf8.ValidString(s))
 	require.Equal(t, -1, strings.IndexFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }), "%q", s)
 }
@@ -185,6 +268,11 @@ func FuzzServer(f *testing.F) {
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 		"GET /v1/conns?generation=7&state=idle&listener=x HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"undo\":true}",
+		"GET /v1/history?limit=5 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /v1/promote HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{\"share_pct\":50}",
+		"POST /v1/rollback HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+		"POST /v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"undo\":true}",
+		"POST /v1/reconfigure HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
 		"POST /v1/end HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{\"generation\":6}",
 		"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\n\r\n",

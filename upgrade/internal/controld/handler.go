@@ -28,10 +28,15 @@ func (s *Server) table() []route {
 		{http.MethodGet, "/v1/status", false, s.status},
 		{http.MethodGet, "/v1/version", false, s.version},
 		{http.MethodGet, "/v1/events", false, s.events},
+		{http.MethodGet, "/v1/history", false, s.history},
 		{http.MethodGet, "/v1/conns", true, s.conns}, // it shows who talks to whom
 		{http.MethodPost, "/v1/upgrade", true, s.upgrade},
+		{http.MethodPost, "/v1/promote", true, s.promote},
+		{http.MethodPost, "/v1/rollback", true, s.rollback},
 		{http.MethodPost, "/v1/drain", true, s.drain},
 		{http.MethodPost, "/v1/end", true, s.end},
+		{http.MethodPost, "/v1/pause", true, s.pause},
+		{http.MethodPost, "/v1/reconfigure", true, s.reconfigure},
 	}
 }
 
@@ -214,45 +219,6 @@ func (s *Server) events(a *answer, r *http.Request, _ []byte) {
 	// When the client is gone, or the server is closed, that is no news.
 	if err != nil && a.err == nil && r.Context().Err() == nil {
 		_ = a.line(control.Line{Error: asError(err)})
-	}
-}
-
-func (s *Server) upgrade(a *answer, r *http.Request, body []byte) {
-	req, e := decodeUpgrade(body)
-	if e != nil {
-		a.refuse(e, nil)
-		return
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	result := s.backend.Upgrade(ctx, req, a.conn.peer, func(ev control.Event) {
-		err := a.line(control.Line{Event: &ev})
-		if a.err != nil {
-			cancel() // to us, a client that does not read is gone
-		} else if err != nil {
-			s.log.LogAttrs(ctx, slog.LevelError, "control event cannot be sent", slog.Any("err", err))
-		}
-	})
-	switch {
-	case a.err != nil:
-		// Nobody to tell.
-	case result == nil && ctx.Err() != nil:
-		// The end is not known here. A connection that breaks says so; an
-		// error would be taken for an answer.
-		panic(http.ErrAbortHandler)
-	case result == nil:
-		s.endUpgrade(a, nil, control.Errorf(control.CodeInternal, "the upgrade ended without a result"))
-	case result.Outcome == control.OutcomeRefused && result.Error != nil && !a.begun():
-		a.refuse(result.Error, result)
-	default:
-		s.endUpgrade(a, result, nil)
-	}
-}
-
-// endUpgrade sends the last line of an upgrade.
-func (s *Server) endUpgrade(a *answer, result *control.Result, e *control.Error) {
-	if err := a.line(control.Line{Result: result, Error: e}); err != nil && a.err == nil {
-		_ = a.line(control.Line{Error: control.Errorf(control.CodeInternal, "%v", err)})
 	}
 }
 

@@ -196,8 +196,10 @@ func TestSlowReader(t *testing.T) {
 	const (
 		events  = "GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 		upgrade = "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+		promote = "POST /v1/promote HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 		status  = "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"
 		conns   = "GET /v1/conns HTTP/1.1\r\nHost: x\r\n\r\n"
+		history = "GET /v1/history HTTP/1.1\r\nHost: x\r\n\r\n"
 	)
 	tests := []struct {
 		name, request string
@@ -207,14 +209,26 @@ func TestSlowReader(t *testing.T) {
 		{"events, long", events, 64 << 10},
 		{"upgrade", upgrade, 100},
 		{"upgrade, long", upgrade, 64 << 10},
+		{"promote", promote, 100},
 		{"status", status, 4 << 20},
 		{"conns", conns, 100},
 		{"conns, long", conns, 64 << 10},
+		{"history", history, 100},
+		{"history, long", history, 64 << 10},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			event := control.Event{Message: strings.Repeat("x", tt.size)}
 			dropped, goOn := make(chan error, 1), make(chan struct{})
+			run := func(ctx context.Context, emit func(control.Event)) *control.Result {
+				for ctx.Err() == nil {
+					emit(event)
+				}
+				emit(event) // harmless
+				dropped <- ctx.Err()
+				<-goOn
+				return &control.Result{Outcome: control.OutcomeConfirmed}
+			}
 			srv, socket := start(t, controld.Config{
 				Backend: &backend{
 					events: func(_ context.Context, _ bool, emit func(control.Event) error) error {
@@ -227,13 +241,19 @@ func TestSlowReader(t *testing.T) {
 						}
 					},
 					upgrade: func(ctx context.Context, _ control.UpgradeRequest, _ controld.Peer, emit func(control.Event)) *control.Result {
-						for ctx.Err() == nil {
-							emit(event)
+						return run(ctx, emit)
+					},
+					promote: func(ctx context.Context, _ control.PromoteRequest, _ controld.Peer, emit func(control.Event)) *control.Result {
+						return run(ctx, emit)
+					},
+					history: func(_ context.Context, _ int, emit func(control.Entry) error) error {
+						for {
+							if err := emit(control.Entry{Service: event.Message}); err != nil {
+								dropped <- err
+								<-goOn
+								return nil // as if it were complete
+							}
 						}
-						emit(event) // harmless
-						dropped <- ctx.Err()
-						<-goOn
-						return &control.Result{Outcome: control.OutcomeConfirmed}
 					},
 					conns: func(_ context.Context, _ control.ConnFilter, emit func([]byte) error) (*control.ConnsEnd, error) {
 						line := oneConn(event.Message)

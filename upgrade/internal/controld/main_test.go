@@ -97,6 +97,12 @@ type backend struct {
 	conns   func(ctx context.Context, f control.ConnFilter, emit func(lines []byte) error) (*control.ConnsEnd, error)
 	drain   func(ctx context.Context, req control.DrainRequest, p controld.Peer) error
 	end     func(ctx context.Context, req control.EndRequest, p controld.Peer) (*control.EndResult, error)
+
+	promote     func(ctx context.Context, req control.PromoteRequest, p controld.Peer, emit func(control.Event)) *control.Result
+	rollback    func(ctx context.Context, req control.RollbackRequest, p controld.Peer, emit func(control.Event)) *control.Result
+	pause       func(ctx context.Context, req control.PauseRequest, p controld.Peer) error
+	reconfigure func(ctx context.Context, req control.ReconfigureRequest, p controld.Peer) (*control.ReconfigureResult, error)
+	history     func(ctx context.Context, limit int, emit func(control.Entry) error) error
 }
 
 func (b *backend) Version() control.Version {
@@ -157,6 +163,43 @@ func (b *backend) End(ctx context.Context, req control.EndRequest, p controld.Pe
 		return b.end(ctx, req, p)
 	}
 	return &control.EndResult{Generations: []int{6, 5}}, nil
+}
+
+func (b *backend) Promote(ctx context.Context, req control.PromoteRequest, p controld.Peer, emit func(control.Event)) *control.Result {
+	if b.promote != nil {
+		return b.promote(ctx, req, p, emit)
+	}
+	emit(control.Event{Seq: 2, Phase: control.PhaseStaged, Message: "7: 50 %"})
+	return &control.Result{Outcome: control.OutcomeStaged, From: 6, To: 7}
+}
+
+func (b *backend) Rollback(ctx context.Context, req control.RollbackRequest, p controld.Peer, emit func(control.Event)) *control.Result {
+	if b.rollback != nil {
+		return b.rollback(ctx, req, p, emit)
+	}
+	emit(control.Event{Seq: 3, Phase: control.PhaseRollback, Message: "7 -> 6"})
+	return &control.Result{Outcome: control.OutcomeRolledBack, From: 6, To: 7}
+}
+
+func (b *backend) Pause(ctx context.Context, req control.PauseRequest, p controld.Peer) error {
+	if b.pause != nil {
+		return b.pause(ctx, req, p)
+	}
+	return nil
+}
+
+func (b *backend) Reconfigure(ctx context.Context, req control.ReconfigureRequest, p controld.Peer) (*control.ReconfigureResult, error) {
+	if b.reconfigure != nil {
+		return b.reconfigure(ctx, req, p)
+	}
+	return &control.ReconfigureResult{Took: 0.25}, nil
+}
+
+func (b *backend) History(ctx context.Context, limit int, emit func(control.Entry) error) error {
+	if b.history != nil {
+		return b.history(ctx, limit, emit)
+	}
+	return emit(control.Entry{Service: "app", Record: control.Record{Result: control.Result{Outcome: control.OutcomeConfirmed, To: 7}}})
 }
 
 // socketPath returns a path that everybody can get to, and that is short.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -121,13 +122,21 @@ func TestWhoMayCommand(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			peers := make(chan controld.Peer, 4)
-			_, socket := start(t, controld.Config{
+			srv, socket := start(t, controld.Config{
 				ServiceUID:    tt.service,
 				OperatorGroup: tt.group,
 				Backend: &backend{
 					upgrade: func(_ context.Context, _ control.UpgradeRequest, p controld.Peer, _ func(control.Event)) *control.Result {
 						peers <- p
 						return &control.Result{Outcome: control.OutcomeConfirmed}
+					},
+					promote: func(_ context.Context, _ control.PromoteRequest, p controld.Peer, _ func(control.Event)) *control.Result {
+						peers <- p
+						return &control.Result{Outcome: control.OutcomeConfirmed}
+					},
+					rollback: func(_ context.Context, _ control.RollbackRequest, p controld.Peer, _ func(control.Event)) *control.Result {
+						peers <- p
+						return &control.Result{Outcome: control.OutcomeRolledBack}
 					},
 					drain: func(_ context.Context, _ control.DrainRequest, p controld.Peer) error {
 						peers <- p
@@ -137,6 +146,14 @@ func TestWhoMayCommand(t *testing.T) {
 						peers <- p
 						return new(control.EndResult), nil
 					},
+					pause: func(_ context.Context, _ control.PauseRequest, p controld.Peer) error {
+						peers <- p
+						return nil
+					},
+					reconfigure: func(_ context.Context, _ control.ReconfigureRequest, p controld.Peer) (*control.ReconfigureResult, error) {
+						peers <- p
+						return new(control.ReconfigureResult), nil
+					},
 					conns: func(context.Context, control.ConnFilter, func([]byte) error) (*control.ConnsEnd, error) {
 						peers <- controld.Peer{} // it is not told
 						return new(control.ConnsEnd), nil
@@ -144,11 +161,15 @@ func TestWhoMayCommand(t *testing.T) {
 				},
 			})
 			require.NoError(t, os.Chmod(socket, 0o666))
-			for _, path := range []string{"/v1/status", "/v1/version", "/v1/events"} {
-				out := asUser(t, tt.who, "request", socket, "GET", path)
-				assert.True(t, strings.HasPrefix(out, "200\n"), "who can connect may read %s: %s", path, out)
+			read := []string{"GET /v1/status", "GET /v1/version", "GET /v1/events", "GET /v1/history"}
+			for _, request := range read {
+				out := asUser(t, tt.who, "request", socket, "GET", strings.TrimPrefix(request, "GET "))
+				assert.True(t, strings.HasPrefix(out, "200\n"), "who can connect may %s: %s", request, out)
 			}
-			for _, request := range []string{"POST /v1/upgrade", "POST /v1/drain", "POST /v1/end", "GET /v1/conns"} {
+			for _, request := range srv.Routes() { // so that none is forgotten
+				if slices.Contains(read, request) {
+					continue
+				}
 				method, path, _ := strings.Cut(request, " ")
 				out := asUser(t, tt.who, "request", socket, method, path)
 				status, body, _ := strings.Cut(out, "\n")

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,20 @@ func TestClient(t *testing.T) {
 	err = c.Events(t.Context(), false, func(e control.Event) error { events = append(events, e); return nil })
 	require.NoError(t, err)
 	assert.Len(t, events, 2)
+
+	result, err = c.Promote(t.Context(), control.PromoteRequest{Share: 50}, func(e control.Event) { events = append(events, e) })
+	require.NoError(t, err)
+	assert.Equal(t, control.OutcomeStaged, result.Outcome)
+	result, err = c.Rollback(t.Context(), control.RollbackRequest{}, func(e control.Event) { events = append(events, e) })
+	require.NoError(t, err)
+	assert.Equal(t, control.OutcomeRolledBack, result.Outcome)
+	assert.Len(t, events, 4)
+
+	var history []control.Entry
+	err = c.History(t.Context(), 1, func(e control.Entry) { history = append(history, e) })
+	require.NoError(t, err)
+	require.Len(t, history, 1)
+	assert.Equal(t, control.OutcomeConfirmed, history[0].Outcome)
 }
 
 func TestWrongPathAndMethod(t *testing.T) {
@@ -66,6 +81,11 @@ func TestWrongPathAndMethod(t *testing.T) {
 		{"upgrade by GET", "GET", "/v1/upgrade", control.CodeMethod, "POST"},
 		{"drain by GET", "GET", "/v1/drain", control.CodeMethod, "POST"},
 		{"end by DELETE", "DELETE", "/v1/end", control.CodeMethod, "POST"},
+		{"promote by GET", "GET", "/v1/promote", control.CodeMethod, "POST"},
+		{"rollback by GET", "GET", "/v1/rollback", control.CodeMethod, "POST"},
+		{"pause by PUT", "PUT", "/v1/pause", control.CodeMethod, "POST"},
+		{"reconfigure by GET", "GET", "/v1/reconfigure", control.CodeMethod, "POST"},
+		{"history by POST", "POST", "/v1/history", control.CodeMethod, "GET"},
 		{"conns by POST", "POST", "/v1/conns", control.CodeMethod, "GET"},
 		{"status by POST", "POST", "/v1/status", control.CodeMethod, "GET"},
 		{"status by DELETE", "DELETE", "/v1/status", control.CodeMethod, "GET"},
@@ -84,160 +104,6 @@ func TestWrongPathAndMethod(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestUpgradeStreams(t *testing.T) {
-	goOn := make(chan struct{})
-	var got control.UpgradeRequest
-	_, socket := start(t, controld.Config{Backend: &backend{
-		upgrade: func(_ context.Context, req control.UpgradeRequest, _ controld.Peer, emit func(control.Event)) *control.Result {
-			got = req
-			emit(control.Event{Seq: 1, Phase: control.PhaseStart})
-			<-goOn
-			emit(control.Event{Seq: 2, Phase: control.PhaseReady})
-			return &control.Result{Outcome: control.OutcomeFailed, Error: control.Errorf(control.CodeStartFailed, "exit status 3")}
-		},
-	}})
-	resp, err := client(socket).Do(newRequest("POST", "/v1/upgrade", `{"wait":"drained","queue":true,"timeout_s":1.5,"new_field":[1]}`))
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-	requireHeader(t, resp)
-	assert.Equal(t, "application/jsonl", resp.Header.Get("Content-Type"))
-	r := bufio.NewReader(resp.Body)
-	first, err := r.ReadString('\n') // arrives while the upgrade still runs
-	require.NoError(t, err)
-	close(goOn)
-	rest, err := io.ReadAll(r)
-	require.NoError(t, err)
-
-	all := lines(t, first+string(rest))
-	require.Len(t, all, 3)
-	assert.Equal(t, control.PhaseStart, all[0].Event.Phase)
-	assert.Equal(t, control.PhaseReady, all[1].Event.Phase)
-	assert.Equal(t, control.OutcomeFailed, all[2].Result.Outcome)
-	assert.Equal(t, control.CodeStartFailed, all[2].Result.Error.Code)
-	assert.Equal(t, control.UpgradeRequest{Wait: control.WaitDrained, Via: control.ViaAPI, Queue: true, Timeout: 1.5}, got)
-}
-
-func TestUpgradeRefused(t *testing.T) {
-	tests := []struct {
-		code   string
-		status int
-	}{
-		{control.CodeInProgress, http.StatusConflict},
-		{control.CodeNotMain, http.StatusPreconditionFailed},
-		{control.CodeNotServing, http.StatusPreconditionFailed},
-		{control.CodeContainer, http.StatusPreconditionFailed},
-		{control.CodeStopping, http.StatusServiceUnavailable},
-		{control.CodeInternal, http.StatusInternalServerError},
-		{control.CodeTimedOut, http.StatusGatewayTimeout},
-		{"something_new", http.StatusInternalServerError},
-	}
-	for _, tt := range tests {
-		t.Run(tt.code, func(t *testing.T) {
-			_, socket := start(t, controld.Config{Backend: &backend{
-				upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-					return &control.Result{Outcome: control.OutcomeRefused, From: 7, Error: control.Errorf(tt.code, "no").WithHint("later")}
-				},
-			}})
-			resp, body := ask(t, socket, "POST", "/v1/upgrade", "")
-			r := requireError(t, resp, body, tt.status, tt.code)
-			assert.Equal(t, "later", r.Error.Hint)
-			require.NotNil(t, r.Result)
-			assert.Equal(t, control.OutcomeRefused, r.Result.Outcome)
-			assert.Equal(t, 7, r.Result.From)
-		})
-	}
-	t.Run("after an event", func(t *testing.T) {
-		_, socket := start(t, controld.Config{Backend: &backend{
-			upgrade: func(_ context.Context, _ control.UpgradeRequest, _ controld.Peer, emit func(control.Event)) *control.Result {
-				emit(control.Event{Phase: control.PhaseQueued})
-				return &control.Result{Outcome: control.OutcomeRefused, Error: control.Errorf(control.CodeStopping, "no")}
-			},
-		}})
-		resp, body := ask(t, socket, "POST", "/v1/upgrade", "")
-		assert.Equal(t, http.StatusOK, resp.StatusCode)
-		all := lines(t, body)
-		require.Len(t, all, 2)
-		assert.Equal(t, control.OutcomeRefused, all[1].Result.Outcome)
-	})
-	t.Run("without a result", func(t *testing.T) {
-		_, socket := start(t, controld.Config{Backend: &backend{
-			upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-				return nil
-			},
-		}})
-		_, body := ask(t, socket, "POST", "/v1/upgrade", "")
-		all := lines(t, body)
-		require.Len(t, all, 1)
-		assert.Equal(t, control.CodeInternal, all[0].Error.Code)
-	})
-	t.Run("with a result that cannot be encoded, plain", func(t *testing.T) {
-		_, socket := start(t, controld.Config{Backend: &backend{
-			upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-				return &control.Result{Outcome: control.OutcomeRefused, Total: math.NaN(), Error: control.Errorf(control.CodeInProgress, "no")}
-			},
-		}})
-		resp, body := ask(t, socket, "POST", "/v1/upgrade", "")
-		r := requireError(t, resp, body, http.StatusConflict, control.CodeInProgress)
-		assert.Nil(t, r.Result)
-	})
-	t.Run("with a result that cannot be encoded", func(t *testing.T) {
-		_, socket := start(t, controld.Config{Backend: &backend{
-			upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-				return &control.Result{Outcome: control.OutcomeConfirmed, Total: math.NaN()}
-			},
-		}})
-		_, body := ask(t, socket, "POST", "/v1/upgrade", "")
-		all := lines(t, body)
-		require.Len(t, all, 1)
-		assert.Equal(t, control.CodeInternal, all[0].Error.Code)
-	})
-}
-
-func TestUpgradeBadRequest(t *testing.T) {
-	called := make(chan struct{}, 1)
-	_, socket := start(t, controld.Config{Backend: &backend{
-		upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-			called <- struct{}{}
-			return nil
-		},
-	}})
-	resp, body := ask(t, socket, "POST", "/v1/upgrade", `{"timeout_s":"soon"}`)
-	r := requireError(t, resp, body, http.StatusBadRequest, control.CodeBadRequest)
-	assert.Contains(t, r.Error.Message, "timeout_s")
-	assert.Empty(t, called, "nothing was tried")
-}
-
-// The upgrade outlives its client: Backend.Upgrade sees its context end, and can
-// go on for as long as it likes.
-func TestClientLeavesDuringUpgrade(t *testing.T) {
-	left, goOn, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	srv, socket := start(t, controld.Config{Backend: &backend{
-		upgrade: func(ctx context.Context, _ control.UpgradeRequest, _ controld.Peer, emit func(control.Event)) *control.Result {
-			defer close(done)
-			emit(control.Event{Phase: control.PhaseStart})
-			<-ctx.Done()
-			close(left)
-			<-goOn
-			emit(control.Event{Phase: control.PhaseConfirmed}) // to nobody, and harmless
-			return &control.Result{Outcome: control.OutcomeConfirmed}
-		},
-	}})
-	c := dial(t, socket)
-	_, err := io.WriteString(c, "POST /v1/upgrade HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-	require.NoError(t, err)
-	_, err = bufio.NewReader(c).ReadString('{') // the first event
-	require.NoError(t, err)
-	require.NoError(t, c.Close())
-	wait(t, left, "the context of the upgrade ends")
-
-	resp, _ := ask(t, socket, "GET", "/v1/status", "")
-	assert.Equal(t, http.StatusOK, resp.StatusCode, "others are not disturbed")
-	close(goOn)
-	wait(t, done, "the upgrade goes on to its end")
-	require.Eventually(t, func() bool { served, _ := srv.Connections(); return served == 0 }, patience, time.Millisecond)
 }
 
 func TestEvents(t *testing.T) {
@@ -293,43 +159,46 @@ func TestEvents(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	broken := &backend{
-		status: func() *control.Status { panic("status") },
-		events: func(_ context.Context, _ bool, emit func(control.Event) error) error {
-			_ = emit(control.Event{Seq: 1})
-			panic([]string{"events"})
-		},
-		upgrade: func(context.Context, control.UpgradeRequest, controld.Peer, func(control.Event)) *control.Result {
-			var r *control.Result
-			return &control.Result{Outcome: r.Outcome}
-		},
-		conns: func(_ context.Context, f control.ConnFilter, emit func([]byte) error) (*control.ConnsEnd, error) {
-			if f.Generation == 0 {
-				_ = emit(oneConn("x"))
-			}
-			panic("conns")
-		},
-		drain: func(context.Context, control.DrainRequest, controld.Peer) error { panic("drain") },
-		end:   func(context.Context, control.EndRequest, controld.Peer) (*control.EndResult, error) { panic("end") },
+	broken := commanding(func(context.Context) error { panic("command") })
+	broken.status = func() *control.Status { panic("status") }
+	broken.events = func(_ context.Context, _ bool, emit func(control.Event) error) error {
+		_ = emit(control.Event{Seq: 1})
+		panic([]string{"events"})
+	}
+	rollouts := rolling(func(context.Context, any, controld.Peer, func(control.Event)) *control.Result {
+		var r *control.Result
+		return &control.Result{Outcome: r.Outcome}
+	})
+	broken.upgrade, broken.promote, broken.rollback = rollouts.upgrade, rollouts.promote, rollouts.rollback
+	broken.conns = func(_ context.Context, f control.ConnFilter, emit func([]byte) error) (*control.ConnsEnd, error) {
+		if f.Generation == 0 {
+			_ = emit(oneConn("x"))
+		}
+		panic("conns")
+	}
+	broken.history = func(_ context.Context, limit int, emit func(control.Entry) error) error {
+		if limit == 0 {
+			_ = emit(control.Entry{Service: "app"})
+		}
+		panic("history")
 	}
 	_, socket := start(t, controld.Config{Backend: broken})
 	for range 3 { // and again: nothing is held by the first
 		resp, body := ask(t, socket, "GET", "/v1/status", "")
 		requireError(t, resp, body, http.StatusInternalServerError, control.CodeInternal)
 
-		_, body = ask(t, socket, "GET", "/v1/events", "")
-		all := lines(t, body)
-		require.Len(t, all, 2)
-		assert.Equal(t, control.CodeInternal, all[1].Error.Code)
-
-		_, body = ask(t, socket, "GET", "/v1/conns", "")
-		all = lines(t, body)
-		require.Len(t, all, 2)
-		assert.Equal(t, control.CodeInternal, all[1].Error.Code)
-
-		for _, request := range []string{"POST /v1/upgrade", "GET /v1/conns?generation=7", "POST /v1/drain", "POST /v1/end"} {
-			method, path, _ := strings.Cut(request, " ")
-			resp, body = ask(t, socket, method, path, "")
+		for _, path := range []string{"/v1/events", "/v1/conns", "/v1/history"} { // after the first line
+			_, body = ask(t, socket, "GET", path, "")
+			all := lines(t, body)
+			require.Len(t, all, 2)
+			assert.Equal(t, control.CodeInternal, all[1].Error.Code)
+		}
+		for _, path := range []string{"/v1/conns?generation=7", "/v1/history?limit=1"} { // before it
+			resp, body = ask(t, socket, "GET", path, "")
+			requireError(t, resp, body, http.StatusInternalServerError, control.CodeInternal)
+		}
+		for _, path := range slices.Concat(rolloutPaths, commandPaths) {
+			resp, body = ask(t, socket, "POST", path, "")
 			requireError(t, resp, body, http.StatusInternalServerError, control.CodeInternal)
 		}
 	}

@@ -21,7 +21,7 @@ func BenchmarkAccept(b *testing.B) {
 	raw, err := f.SyscallConn()
 	require.NoError(b, err)
 	var g *gate.Listener
-	require.NoError(b, raw.Control(func(fd uintptr) { g = gate.NewListener(int(fd), ln.Addr(), nil) }))
+	require.NoError(b, raw.Control(func(fd uintptr) { g = gate.NewListener(int(fd), ln.Addr(), nil, nil) }))
 	defer g.Close()
 	require.NoError(b, g.Open())
 	for name, l := range map[string]net.Listener{"bare": ln, "gate": g} {

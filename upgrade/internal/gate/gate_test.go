@@ -47,7 +47,7 @@ func listen(t *testing.T) (*gate.Listener, int) {
 	require.NoError(t, err)
 	addr := ln.Addr()
 	fd := shared(t, ln.(*net.TCPListener))
-	g := gate.NewListener(fd, addr, nil)
+	g := gate.NewListener(fd, addr, nil, nil)
 	t.Cleanup(func() { assert.NoError(t, g.Close()) })
 	return g, fd
 }
@@ -91,7 +91,7 @@ func TestAcceptBlocksWhileTheGateIsClosed(t *testing.T) {
 
 func TestPauseInterruptsAcceptAndLeavesTheSocketAlone(t *testing.T) {
 	g, fd := listen(t)
-	other := gate.NewListener(fd, g.Addr(), nil) // the other generation
+	other := gate.NewListener(fd, g.Addr(), nil, nil) // the other generation
 	defer other.Close()
 	require.NoError(t, g.Open())
 	ch := accept(g)
@@ -134,7 +134,7 @@ func TestCloseEndsAcceptOpenOrNot(t *testing.T) {
 // door while clients come: each of these is answered by exactly one.
 func TestNoConnectionIsLostWhileGatesChange(t *testing.T) {
 	g1, fd := listen(t)
-	g2 := gate.NewListener(fd, g1.Addr(), nil)
+	g2 := gate.NewListener(fd, g1.Addr(), nil, nil)
 	defer g2.Close()
 	var servers sync.WaitGroup
 	for i, g := range []*gate.Listener{g1, g2} {
@@ -226,7 +226,7 @@ func TestUnixSocketFileSurvives(t *testing.T) {
 	require.NoError(t, err)
 	ln.SetUnlinkOnClose(false)
 	addr := ln.Addr()
-	g := gate.NewListener(shared(t, ln), addr, nil)
+	g := gate.NewListener(shared(t, ln), addr, nil, nil)
 	require.NoError(t, g.Open())
 	g.Pause()
 	require.NoError(t, g.Open())
@@ -345,7 +345,7 @@ func TestSettleWaitsForWhatWasBeingAccepted(t *testing.T) {
 		close(inside)
 		<-proceed
 		return c
-	})
+	}, nil)
 	defer g.Close()
 	g.Settle() // nothing to wait for
 	require.NoError(t, g.Open())

@@ -20,8 +20,22 @@ type Listener struct {
 	door[listener]
 
 	admit  func(net.Conn) net.Conn
+	meter  Meter
 	pushed []net.Conn // wait to be accepted, the next one first; guarded by the door's mu
 }
+
+// Meter counts what comes out of Accept, for who watches from outside whether
+// anything does.
+type Meter interface {
+	Accepted()        // one more connection
+	SetWaiting(n int) // how many that were pushed wait to be accepted
+}
+
+// noMeter counts nothing.
+type noMeter struct{}
+
+func (noMeter) Accepted()      {}
+func (noMeter) SetWaiting(int) {}
 
 // listener is what *[net.TCPListener] and *[net.UnixListener] have in common.
 type listener interface {
@@ -31,9 +45,13 @@ type listener interface {
 
 // NewListener makes a closed gate for fd, a listening socket, which is borrowed
 // until Close. addr is what Addr answers. Accept returns what admit, if it is not
-// nil, makes of a new connection.
-func NewListener(fd int, addr net.Addr, admit func(net.Conn) net.Conn) *Listener {
-	g := &Listener{admit: admit}
+// nil, makes of a new connection; if that is nil, admit has kept the connection, and
+// Accept waits for the next one. meter may be nil.
+func NewListener(fd int, addr net.Addr, admit func(net.Conn) net.Conn, meter Meter) *Listener {
+	if meter == nil {
+		meter = noMeter{}
+	}
+	g := &Listener{admit: admit, meter: meter}
 	g.init(fd, addr, func(f *os.File) (listener, error) {
 		ln, err := net.FileListener(f)
 		if err != nil {
@@ -54,18 +72,25 @@ func (g *Listener) Accept() (net.Conn, error) {
 	for {
 		c, o, changed, err := g.next()
 		switch {
-		case c != nil || err != nil:
-			return c, err
+		case err != nil:
+			return nil, err
+		case c != nil:
+			g.meter.Accepted()
+			return c, nil
 		case o == nil:
 			<-changed
 			continue
 		}
 		c, err = o.via.Accept()
-		if err == nil && g.admit != nil {
-			c = g.admit(c)
+		if err == nil {
+			g.meter.Accepted()
+			if g.admit != nil {
+				c = g.admit(c)
+			}
 		}
 		o.entered.Done()
 		switch {
+		case err == nil && c == nil: // kept
 		case errors.Is(err, os.ErrDeadlineExceeded): // there was a push; another Accept may have got it
 		case err == nil || g.isOpen(o):
 			return c, err
@@ -100,6 +125,7 @@ func (g *Listener) pop() net.Conn {
 			_ = g.opening.via.SetDeadline(time.Time{}) // it succeeded in Push
 		}
 	}
+	g.meter.SetWaiting(len(g.pushed))
 	return c
 }
 
@@ -129,6 +155,7 @@ func (g *Listener) Push(c net.Conn) error {
 		g.wake()
 	}
 	g.pushed = append(g.pushed, c)
+	g.meter.SetWaiting(len(g.pushed))
 	return nil
 }
 
@@ -139,6 +166,7 @@ func (g *Listener) Close() error {
 	g.mu.Lock()
 	left := g.pushed
 	g.pushed = nil
+	g.meter.SetWaiting(0)
 	g.mu.Unlock()
 	for _, c := range left { // their Close is not ours: it may take its time
 		_ = c.Close()

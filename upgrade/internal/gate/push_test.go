@@ -41,7 +41,7 @@ var kinds = map[string]func(*testing.T) *gate.Listener{
 		require.NoError(t, err)
 		ln.SetUnlinkOnClose(false)
 		addr := ln.Addr()
-		g := gate.NewListener(shared(t, ln), addr, nil)
+		g := gate.NewListener(shared(t, ln), addr, nil, nil)
 		t.Cleanup(func() { assert.NoError(t, g.Close()) })
 		return g
 	},
@@ -179,7 +179,7 @@ func TestPushedConnectionsKeepTheirOrderAndSkipAdmit(t *testing.T) {
 	g := gate.NewListener(shared(t, ln.(*net.TCPListener)), addr, func(c net.Conn) net.Conn {
 		c.Close()
 		return admitted
-	})
+	}, nil)
 	defer g.Close()
 	require.NoError(t, g.Open())
 	dial(t, addr)

@@ -126,6 +126,16 @@ func decodeBody(kind Kind, body []byte) (Message, error) {
 		return decodeAs[Refuse](body)
 	case KindReady:
 		return decodeAs[Ready](body)
+	case KindStage:
+		return decodeAs[Stage](body)
+	case KindStaged:
+		return decodeAs[Staged](body)
+	case KindRetire:
+		return decodeAs[Retire](body)
+	case KindNumbers:
+		return decodeAs[Numbers](body)
+	case KindStalled:
+		return decodeAs[Stalled](body)
 	case KindServe:
 		return decodeAs[Serve](body)
 	case KindServing:

@@ -31,6 +31,7 @@ type Offer struct {
 	In       int64    `json:"in,omitempty"`       // bytes so far
 	Out      int64    `json:"out,omitempty"`
 	Label    string   `json:"label,omitempty"` // what the service says about it
+	Fresh    bool     `json:"fresh,omitempty"` // it has just been accepted, and is the share of a staged generation
 	Session  *Session `json:"session,omitempty"`
 }
 

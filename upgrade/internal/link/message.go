@@ -14,12 +14,17 @@ const (
 	KindHello     Kind = "hello"
 	KindRefuse    Kind = "refuse"
 	KindReady     Kind = "ready"
+	KindStage     Kind = "stage"
+	KindStaged    Kind = "staged"
 	KindServe     Kind = "serve"
 	KindServing   Kind = "serving"
+	KindRetire    Kind = "retire"
 	KindConfirmed Kind = "confirmed"
 	KindMeet      Kind = "meet"
 	KindReport    Kind = "report"
 	KindHurry     Kind = "hurry"
+	KindNumbers   Kind = "numbers"
+	KindStalled   Kind = "stalled"
 	KindAdopt     Kind = "adopt"
 	KindOffer     Kind = "offer"
 	KindAnswer    Kind = "answer"
@@ -42,8 +47,9 @@ type Message interface {
 // of a new link. Then [Negotiate] says which version of the protocol they use,
 // or that they have none in common, which is answered by [Refuse].
 //
-// The successor sends its own pidfd with it, so that the predecessor can watch
-// and kill this very process, whoever started it.
+// Both send a pidfd of their own with it, so that this very process can be watched
+// and killed, whoever started it. The predecessor may send a second file, the pulse
+// page for its successor.
 type Hello struct {
 	Min int `json:"min"` // protocol versions that the sender speaks, see Range
 	Max int `json:"max"`
@@ -96,9 +102,23 @@ type Ready struct {
 	Claimed []string `json:"claimed,omitempty"`
 }
 
+// Stage tells the successor that connections are going to be passed on to it, while
+// its gate stays closed. Predecessor to successor, the answer to [Ready] of a staged
+// upgrade. The successor answers with [Adopt], which opens the way for them, and
+// [Staged].
+type Stage struct{}
+
+// Staged says that connections can come. Successor to predecessor.
+type Staged struct{}
+
 // Serve tells the successor to open its gate. Predecessor to successor, the
-// answer to [Ready]; from here on no timeout of the start kills the successor.
+// answer to [Ready], or, of a staged upgrade, when it is promoted; from here on no
+// timeout of the start kills the successor.
 type Serve struct{}
+
+// Retire tells the successor that the predecessor goes on, and that it is to drain.
+// Predecessor to successor, until [Confirmed]; it is answered with a [Report].
+type Retire struct{}
 
 // Serving says that the gate is open. Successor to predecessor, the answer to
 // [Serve]; the predecessor parks.
@@ -110,6 +130,24 @@ type Confirmed struct {
 	Next   int             `json:"next"`             // number of the generation after this one
 	Last   json.RawMessage `json:"last,omitempty"`   // record of the last upgrade, for status
 	Events json.RawMessage `json:"events,omitempty"` // remembered events; the oldest are left out if they do not fit a frame
+	Pause  json.RawMessage `json:"pause,omitempty"`  // an operator wants no upgrades
+	// Previous describes what a rollback would run: the sender's own program, which
+	// is the one file that comes with this. Without a file there is none.
+	Previous json.RawMessage `json:"previous,omitempty"`
+}
+
+// Numbers tells which numbers of generations main is about to use, so that nobody
+// uses them again who takes over from it. Main to the draining generations.
+type Numbers struct {
+	Next int `json:"next"`
+}
+
+// Stalled tells main what its predecessor, which still drains, sees of it: clients
+// wait on a socket, and it accepts none.
+type Stalled struct {
+	Socket string `json:"socket,omitempty"`
+	Detail string `json:"detail,omitempty"` // for people
+	Over   bool   `json:"over,omitempty"`   // it goes on again
 }
 
 // Meet introduces two generations that are no neighbours: at a confirm the old
@@ -196,6 +234,21 @@ func (Refuse) Kind() Kind { return KindRefuse }
 // Kind returns [KindReady].
 func (Ready) Kind() Kind { return KindReady }
 
+// Kind returns [KindStage].
+func (Stage) Kind() Kind { return KindStage }
+
+// Kind returns [KindStaged].
+func (Staged) Kind() Kind { return KindStaged }
+
+// Kind returns [KindRetire].
+func (Retire) Kind() Kind { return KindRetire }
+
+// Kind returns [KindNumbers].
+func (Numbers) Kind() Kind { return KindNumbers }
+
+// Kind returns [KindStalled].
+func (Stalled) Kind() Kind { return KindStalled }
+
 // Kind returns [KindServe].
 func (Serve) Kind() Kind { return KindServe }
 
@@ -250,6 +303,8 @@ func (m Hello) check(int) error {
 func (m Confirmed) check(int) error {
 	return notNegative("next generation", m.Next)
 }
+
+func (m Numbers) check(int) error { return notNegative("next generation", m.Next) }
 
 // meetFiles is how many descriptors come with a Meet: who gets one may use
 // files[0] and files[1].

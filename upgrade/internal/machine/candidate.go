@@ -3,7 +3,7 @@ package machine
 import "slices"
 
 // upgrade starts one, or says why not.
-func (t *transition) upgrade() {
+func (t *transition) upgrade(stage bool) {
 	refuse := func(o Outcome) { t.do(Report{Outcome: o}) }
 	switch {
 	case t.Stopping:
@@ -19,8 +19,16 @@ func (t *transition) upgrade() {
 	case t.Refuse && len(t.Drainers)+1 > t.MaxDraining: // with us
 		refuse(Crowded)
 	default:
-		t.Candidate = Candidate{Number: t.Next, Phase: Preflight}
+		t.Candidate = Candidate{Number: t.Next, Phase: Preflight, Stage: stage}
 		t.Next++ // a candidate that fails keeps its number
+		t.tellNumbers()
+		for _, d := range t.Drainers {
+			if d > t.Number && !slices.Contains(t.Hurried, d) {
+				// It was rolled back, and is our child: we can have one only.
+				t.Hurried = append(t.Hurried, d)
+				t.do(TellHurry{d})
+			}
+		}
 		t.do(Arm{ReadyTimer}, Arm{RequestTimer}, Check{})
 	}
 }
@@ -67,15 +75,28 @@ func (t *transition) candidate(event Event) {
 		case e.Late: // now it can be killed and nobody is hurt; later not
 			t.doom(TimedOut)
 			t.kill()
+		case c.Stage:
+			c.Phase = Staging
+			t.cover(true)
+			t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Arm{OpenTimer}, TellStage{c.Number})
 		default:
 			c.Phase, c.Served = Opening, true
+			t.cover(true)
 			t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Arm{OpenTimer}, TellServe{c.Number})
+		}
+	case CandidateStaged:
+		if c.Phase == Staging {
+			c.Phase = OnStage
+			t.do(Disarm{OpenTimer}, Arm{StageTimer}, Share{})
 		}
 	case CandidateServing:
 		if c.Phase == Opening && t.Life == Serving {
 			c.Phase = Probation
 			t.Life = Parked
-			t.do(Disarm{OpenTimer}, CloseGate{}, Arm{ProbationTimer})
+			t.do(Disarm{OpenTimer}, CloseGate{})
+			if !c.Manual {
+				t.do(Arm{ProbationTimer})
+			}
 		}
 	case Notified:
 		t.notified(e)
@@ -122,19 +143,20 @@ func (t *transition) confirm() {
 		outcome = Stopped
 		t.do(TellStopping{})
 	} else {
-		t.hurryOldest()
+		t.hurryOldest(1) // with us
 	}
 	t.do(Report{outcome, Notifying, next})
-	t.Main, t.Life, t.Lead, t.Candidate = false, Draining, next, Candidate{}
+	t.Main, t.Life, t.Lead, t.Heir, t.Candidate = false, Draining, next, next, Candidate{}
 	t.Stopping = stopped
 	t.do(Drain{Stop: stopped})
 }
 
-// hurryOldest makes room: with us there may be too many drainers. There are not,
-// where such an upgrade is refused: nobody becomes a drainer during an upgrade.
-func (t *transition) hurryOldest() {
+// hurryOldest makes room: with so many more there may be too many drainers. There
+// are not, where such an upgrade is refused: nobody else becomes a drainer during
+// an upgrade.
+func (t *transition) hurryOldest(more int) {
 	for _, d := range t.Drainers {
-		if len(t.Drainers)+1-len(t.Hurried) <= t.MaxDraining {
+		if len(t.Drainers)+more-len(t.Hurried) <= t.MaxDraining {
 			return
 		}
 		if !slices.Contains(t.Hurried, d) {
@@ -148,7 +170,7 @@ func (t *transition) fired(timer Timer) {
 	c := &t.Candidate
 	switch {
 	case (timer == ReadyTimer || timer == RequestTimer) && c.Phase >= Preflight && c.Phase <= Preparing,
-		timer == OpenTimer && c.Phase == Opening:
+		timer == OpenTimer && (c.Phase == Staging || c.Phase == Opening):
 		if c.Doom != Undecided {
 			return
 		}
@@ -158,9 +180,13 @@ func (t *transition) fired(timer Timer) {
 			return
 		}
 		t.kill()
-	case timer == ProbationTimer && c.Phase == Probation && !c.Stopped:
-		c.Phase = Notifying
-		t.do(NotifyMain{c.Number})
+	case timer == ProbationTimer:
+		t.endProbation()
+	case timer == StageTimer && c.Phase == OnStage:
+		t.rollBack()
+	case timer == RetireTimer && t.Retiring != 0: // it does not hear
+		t.do(Kill{t.Retiring})
+		t.Retiring = 0
 	case timer == GoodbyeTimer && c.Phase == Dying:
 		t.kill()
 	case timer == KillTimer && c.Doom != Undecided && !c.Told:
@@ -180,12 +206,16 @@ func (t *transition) candidateStopping() {
 	}
 	c.Stopped = true
 	switch c.Phase {
-	case Greeting, Preparing: // it has accepted nothing
+	case Greeting, Preparing, Staging: // it has accepted nothing
 		t.doom(Failed)
 		t.kill()
-	case Opening, Probation: // it says goodbye to its clients
+	case OnStage, Opening, Probation: // it says goodbye to its clients
 		t.doom(Failed)
+		if c.Phase == OnStage {
+			t.do(EndShare{})
+		}
 		c.Phase = Dying
+		t.cover(false)
 		t.disarm()
 		t.do(Arm{GoodbyeTimer})
 		t.fallBack()
@@ -195,7 +225,10 @@ func (t *transition) candidateStopping() {
 func (t *transition) candidateGone() {
 	c := &t.Candidate
 	switch c.Phase {
-	case Greeting, Preparing, Opening:
+	case OnStage:
+		t.do(EndShare{})
+		fallthrough
+	case Greeting, Preparing, Staging, Opening:
 		t.doom(Failed)
 		t.end()
 	case Probation:
@@ -205,6 +238,7 @@ func (t *transition) candidateGone() {
 	case Notifying:
 		t.doom(FellBack)
 		t.fallBack()
+		t.cover(false)
 		c.Phase = Reclaiming // systemd may have been told; wait for its word
 	case Dying:
 		t.end()
@@ -233,10 +267,12 @@ func (t *transition) kill() {
 	c.Phase = Dying
 	t.disarm()
 	t.do(Kill{c.Number}, Arm{KillTimer})
+	t.cover(false)
 }
 
 // end is the end of an upgrade that did not succeed.
 func (t *transition) end() {
+	t.cover(false)
 	c := t.Candidate
 	t.Candidate = Candidate{}
 	t.disarm()
@@ -248,5 +284,5 @@ func (t *transition) end() {
 
 // disarm stops the timers that could end an upgrade.
 func (t *transition) disarm() {
-	t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Disarm{OpenTimer}, Disarm{ProbationTimer})
+	t.do(Disarm{ReadyTimer}, Disarm{RequestTimer}, Disarm{OpenTimer}, Disarm{StageTimer}, Disarm{ProbationTimer})
 }

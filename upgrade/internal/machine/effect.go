@@ -11,9 +11,11 @@ const (
 	ProbationTimer              // the length of probation
 	KillTimer                   // from a Kill or a Cancel to the end of what was killed or cancelled
 	GoodbyeTimer                // the stop of a candidate that serves and got a SIGTERM
+	StageTimer                  // how long a candidate may be on stage
+	RetireTimer                 // from the word to drain to the answer, of a candidate that was rolled back
 )
 
-var timerNames = [...]string{"ready", "request", "open", "probation", "kill", "goodbye"}
+var timerNames = [...]string{"ready", "request", "open", "probation", "kill", "goodbye", "stage", "retire"}
 
 func (t Timer) String() string { return timerNames[t] }
 
@@ -43,6 +45,12 @@ type (
 	EndHold struct{}
 	// Hasten: shorten our drain, because main wants it.
 	Hasten struct{}
+	// TakeBack: end our drain as EndHold does, because the generation that we have
+	// handed over to is gone, and tell of it.
+	TakeBack struct{ Number int }
+	// Share: begin to pass connections on to the candidate. EndShare: pass no more.
+	Share    struct{}
+	EndShare struct{}
 	// Exit: this generation is over. Abandoned: its successor died; what is
 	// open is cut, so that systemd can start the service again. Orphaned: its
 	// predecessor is gone, or gave up, before it could serve.
@@ -71,18 +79,28 @@ type (
 	Spawn struct{ Number int }
 	// Cancel: give up a running Check or Spawn. It is answered all the same.
 	Cancel struct{}
-	// Kill: SIGKILL to the candidate. Its end is told as PeerGone.
+	// Kill: SIGKILL to a generation that we have started. Its end is told as
+	// PeerGone.
 	Kill struct{ Number int }
 	// TellReady and TellServing: to the predecessor.
 	TellReady   struct{}
 	TellServing struct{}
-	// TellServe and TellPromoted: to the candidate.
+	// TellStaged: to the predecessor.
+	TellStaged struct{}
+	// TellStage, TellServe, TellRetire and TellPromoted: to the candidate.
+	TellStage    struct{ Number int }
 	TellServe    struct{ Number int }
+	TellRetire   struct{ Number int }
 	TellPromoted struct{ Number int }
 	// TellStopping: to every generation that we know.
 	TellStopping struct{}
 	// TellHurry: to a drainer.
 	TellHurry struct{ Number int }
+	// TellNumbers: to a drainer, who gets it as Numbered.
+	TellNumbers struct {
+		Number, Next int
+		Covered      bool
+	}
 	// Introduce: give a drainer and the new main generation a link to each
 	// other. The main one gets its end first: if we die in between, it knows a
 	// drainer that ends because of our death. The other way round there would
@@ -105,6 +123,9 @@ func (Drain) effect()          {}
 func (HoldDrain) effect()      {}
 func (EndHold) effect()        {}
 func (Hasten) effect()         {}
+func (TakeBack) effect()       {}
+func (Share) effect()          {}
+func (EndShare) effect()       {}
 func (Exit) effect()           {}
 func (Arm) effect()            {}
 func (Disarm) effect()         {}
@@ -117,9 +138,13 @@ func (Cancel) effect()         {}
 func (Kill) effect()           {}
 func (TellReady) effect()      {}
 func (TellServing) effect()    {}
+func (TellStaged) effect()     {}
+func (TellStage) effect()      {}
 func (TellServe) effect()      {}
+func (TellRetire) effect()     {}
 func (TellPromoted) effect()   {}
 func (TellStopping) effect()   {}
 func (TellHurry) effect()      {}
+func (TellNumbers) effect()    {}
 func (Introduce) effect()      {}
 func (Report) effect()         {}

@@ -9,8 +9,16 @@ type (
 	Ready struct{}
 	// Stop: SIGTERM, or the equivalent.
 	Stop struct{}
-	// Upgrade: somebody asks for an upgrade.
-	Upgrade struct{}
+	// Upgrade: somebody asks for an upgrade. Stage: the new generation gets a share
+	// of the connections first.
+	Upgrade struct{ Stage bool }
+	// Promote: who is on stage shall get everything. Manual: its probation ends with
+	// Confirm, or with a Rollback.
+	Promote struct{ Manual bool }
+	// Confirm: the probation of the candidate shall end now.
+	Confirm struct{}
+	// Rollback: the upgrade in progress shall end, and we go on.
+	Rollback struct{}
 	// Hold: an operator wants the door closed, without an upgrade. Who asked sees
 	// in State.Held whether it is.
 	Hold struct{}
@@ -34,6 +42,8 @@ type (
 	// CandidateReady: the candidate can serve. Late: too late for the deadline
 	// of the request, once probation is added.
 	CandidateReady struct{ Late bool }
+	// CandidateStaged: the candidate takes what we pass on to it.
+	CandidateStaged struct{}
 	// CandidateServing: the candidate accepts.
 	CandidateServing struct{}
 	// Notified: the answer to NotifyMain. OK: systemd has taken note, otherwise
@@ -49,10 +59,33 @@ type (
 type (
 	// PeerStopping: a generation was told to stop.
 	PeerStopping struct{ Number int }
-	// PeerGone: the process of a generation has ended.
-	PeerGone struct{ Number int }
+	// PeerGone: the process of a generation has ended. TooLate: our drain cannot be
+	// taken back any more.
+	PeerGone struct {
+		Number  int
+		TooLate bool
+	}
+	// Hung: the process of a generation lives, but does not work. TooLate as in
+	// PeerGone.
+	Hung struct {
+		Number  int
+		TooLate bool
+	}
+	// Retired: a candidate that was rolled back drains.
+	Retired struct{ Number int }
+	// Numbered: what a drainer has to know to take the place of main. It has used
+	// the numbers below Next, or is about to. Covered: a candidate will take its
+	// place.
+	Numbered struct {
+		Next    int
+		Covered bool
+	}
+	// StageNow: the predecessor is going to pass connections on to us.
+	StageNow struct{}
 	// ServeNow: the predecessor says that we may accept.
 	ServeNow struct{}
+	// Retire: the predecessor goes on, and we are to drain.
+	Retire struct{}
 	// Promoted: the predecessor has told systemd that we are main.
 	Promoted struct{}
 	// Met: the predecessor introduces another generation: to the main one a
@@ -65,6 +98,9 @@ type (
 func (Ready) event()            {}
 func (Stop) event()             {}
 func (Upgrade) event()          {}
+func (Promote) event()          {}
+func (Confirm) event()          {}
+func (Rollback) event()         {}
 func (Hold) event()             {}
 func (Release) event()          {}
 func (Drained) event()          {}
@@ -73,11 +109,17 @@ func (Checked) event()          {}
 func (Spawned) event()          {}
 func (Greeted) event()          {}
 func (CandidateReady) event()   {}
+func (CandidateStaged) event()  {}
 func (CandidateServing) event() {}
 func (Notified) event()         {}
 func (PeerStopping) event()     {}
 func (PeerGone) event()         {}
+func (Hung) event()             {}
+func (Retired) event()          {}
+func (Numbered) event()         {}
+func (StageNow) event()         {}
 func (ServeNow) event()         {}
+func (Retire) event()           {}
 func (Promoted) event()         {}
 func (Met) event()              {}
 func (Hurried) event()          {}

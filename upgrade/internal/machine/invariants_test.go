@@ -24,12 +24,16 @@ const (
 	NoOrphans                = "NoOrphans"                // who is not main follows main
 	OnlyACrashCuts           = "OnlyACrashCuts"           // a generation that accepted ends when it has drained, or main was killed
 	HeldAsAsked              = "HeldAsAsked"              // an operator closes and opens the door of main while nothing else goes on; nobody else does
+	FallBackStaysPossible    = "FallBackStaysPossible"    // main is gone while its predecessor drains: that one serves again, or main's candidate does
+	SharedOnStage            = "SharedOnStage"            // connections are passed on to a candidate that is on stage, by one who accepts
+	NoNumberTwice            = "NoNumberTwice"            // no two generations of a service have the same number
 	DriverIsNotMisled        = "DriverIsNotMisled"        // what the driver takes for granted
 )
 
 var promises = []string{
 	AlwaysSomebodyAtTheDoor, OldServesUntilNewIsReady, FailedChangesNothing, NextUpgradeCanSucceed, AnswerIsTruth, FenceFirst, NoTwoMains,
-	ControlIsAnswered, SystemdViewRight, StopIsStop, DrainersKnown, DrainersLimited, NoOrphans, OnlyACrashCuts, HeldAsAsked, DriverIsNotMisled,
+	ControlIsAnswered, SystemdViewRight, StopIsStop, DrainersKnown, DrainersLimited, NoOrphans, OnlyACrashCuts, HeldAsAsked, FallBackStaysPossible,
+	SharedOnStage, NoNumberTwice, DriverIsNotMisled,
 }
 
 // violation is a promise that was broken.
@@ -51,17 +55,27 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 	switch e := effect.(type) {
 	case machine.OpenGate:
 		m.must(!after.Stopping, StopIsStop, "generation %d was told to stop, and accepts again", n)
-		m.must(before.Life != machine.Parked || !candidate.gate, FenceFirst, "generation %d falls back while %d accepts", n, c)
-		m.must(!w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d accepts whom it says goodbye to", n)
+		m.must(before.Life != machine.Parked || !candidate.gate || after.Retiring == c, FenceFirst, "generation %d falls back while %d accepts", n, c)
+		m.must(before.Life != machine.Draining || !w.gens[before.Lead].gate, FenceFirst, "generation %d takes back its drain while %d accepts", n, before.Lead)
+		m.must(!w.gens[n].pending.has(holding) && !w.gens[n].pending.has(draining), DriverIsNotMisled, "generation %d accepts whom it says goodbye to", n)
 	case machine.CloseGate:
-		excused := after.Stopping || candidate.process == gone || w.seen.termed.has(c) || after.Held && before.Candidate.Phase == machine.None
+		excused := after.Stopping || candidate.process == gone || candidate.hung || w.seen.termed.has(c) || after.Held && before.Candidate.Phase == machine.None
+		// Its predecessor accepts, or would, when it wants it to go.
+		excused = excused || before.Successor && !before.Main && after.Life == machine.Draining
 		m.must(candidate.gate || excused, OldServesUntilNewIsReady, "generation %d parks, and %d does not accept", n, c)
 	case machine.HoldDrain:
 		m.must(!w.gens[n].gate && !w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d says goodbye too early, or twice", n)
 	case machine.EndHold:
 		m.must(w.gens[n].pending.has(holding), DriverIsNotMisled, "generation %d ends a hold that there is not", n)
+	case machine.TakeBack:
+		m.must(before.Life == machine.Draining && e.Number == before.Lead, DriverIsNotMisled, "generation %d, %v, takes over from %d", n, before.Life, e.Number)
+		m.must(!w.alive(e.Number), FenceFirst, "generation %d takes over from %d, which lives", n, e.Number)
+	case machine.Share:
+		m.must(!w.gens[n].share, DriverIsNotMisled, "generation %d begins to share twice", n)
+	case machine.EndShare:
+		m.must(w.gens[n].share, DriverIsNotMisled, "generation %d ends to share, and does not", n)
 	case machine.TellHurry:
-		m.must(!m.limits.Refuse, DrainersLimited, "generation %d hurries %d, and should have refused", n, e.Number)
+		m.must(!m.limits.Refuse || e.Number > n, DrainersLimited, "generation %d hurries %d, and should have refused", n, e.Number)
 	case machine.NotifyMain:
 		m.must(after.Main, SystemdViewRight, "generation %d names the main process, and is not main", n)
 		m.must(e.Number == n || e.Number == c, SystemdViewRight, "generation %d says that %d is the main process", n, e.Number)
@@ -70,19 +84,32 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 	case machine.TellPromoted:
 		m.must(e.Number == c, DriverIsNotMisled, "generation %d promotes %d", n, e.Number)
 	case machine.Spawn:
-		m.must(w.gens[e.Number].process == absent, DriverIsNotMisled, "the number %d is used twice", e.Number)
+		m.must(w.gens[e.Number].process == absent, NoNumberTwice, "the number %d is used twice", e.Number)
+	case machine.Check:
+		m.must(!w.seen.used.has(after.Candidate.Number), NoNumberTwice, "the number %d is used twice", after.Candidate.Number)
 	case machine.Cancel:
 		m.must(w.gens[n].request != 0, DriverIsNotMisled, "there is nothing to cancel")
 	case machine.Kill:
-		m.must(e.Number == c && !m.state(w, c).Main, AnswerIsTruth, "generation %d kills %d, which succeeded it", n, e.Number)
-		m.must(w.gens[n].links.has(c), DriverIsNotMisled, "generation %d kills %d, which it does not know", n, e.Number)
+		k := &w.gens[e.Number]
+		m.must(k.hung || !m.state(w, e.Number).Main, AnswerIsTruth, "generation %d kills %d, which succeeded it", n, e.Number)
+		m.must(k.links == 0 || int(k.parent) == n, DriverIsNotMisled, "generation %d kills %d, which is not its child", n, e.Number)
+		m.must(w.gens[n].links.has(e.Number), DriverIsNotMisled, "generation %d kills %d, which it does not know", n, e.Number)
+		m.must(!k.pending.has(draining) || before.Candidate.Number == e.Number, OnlyACrashCuts, "generation %d kills %d, which drains", n, e.Number)
 	case machine.Exit:
 		crashed := e.Abandoned && !before.Stopping && !w.alive(before.Lead)
 		done := before.Life < machine.Serving || before.Life == machine.Draining && !w.gens[n].pending.has(draining)
 		m.must(crashed || done, OnlyACrashCuts, "generation %d exits with open connections", n)
+		m.must(!e.Abandoned || !m.shouldTakeBack(w, n), FallBackStaysPossible, "generation %d exits, and should have taken over from %d", n, before.Lead)
 	case machine.Report:
 		m.checkReport(w, n, after, e)
 	}
+}
+
+// shouldTakeBack tells whether generation n has just heard of the end of the one
+// that it has started, and is the one to serve again.
+func (m *model) shouldTakeBack(w *world, n int) bool {
+	gone, ok := m.event.(machine.PeerGone)
+	return ok && !gone.TooLate && int(w.gens[gone.Number].parent) == n && !w.gens[gone.Number].covers && !w.seen.cut
 }
 
 // checkReport looks at an answer.
@@ -102,7 +129,7 @@ func (m *model) checkReport(w *world, n int, s *machine.State, r machine.Report)
 		m.must(systemd == r.Number || w.systemd.stopping, AnswerIsTruth, "confirmed, but systemd was not told of %d", r.Number)
 	case machine.Stopped:
 		m.must(s.Stopping, AnswerIsTruth, "answered as stopped, but generation %d goes on", n)
-	case machine.Failed, machine.TimedOut, machine.FellBack, machine.Unnotified:
+	case machine.Failed, machine.TimedOut, machine.FellBack, machine.Unnotified, machine.RolledBack:
 		m.must(s.Main && s.Life == machine.Serving && w.gens[n].gate, FailedChangesNothing, "%v, but generation %d does not serve", r.Outcome, n)
 		m.must(systemd != r.Number || w.systemd.stopping || w.seen.unheard, FailedChangesNothing, "%v, but systemd believes in %d", r.Outcome, r.Number)
 	default:
@@ -129,7 +156,7 @@ func (m *model) checkStep(w *world, n int, e machine.Event, asked uint8, effects
 	if asked != 0 {
 		requests++
 	}
-	if _, ok := e.(machine.Upgrade); ok {
+	if is[machine.Upgrade](e) {
 		requests++
 	}
 	if open != 0 {
@@ -145,6 +172,7 @@ func (m *model) checkAlways(w *world) {
 		return
 	}
 	mains, open, allowed, served := 0, 0, 1, w.gens[1].process == gone
+	accepted := w.somebodyAccepts()
 	for n := range w.gens {
 		s := m.state(w, n)
 		if w.gens[n].gate {
@@ -153,14 +181,14 @@ func (m *model) checkAlways(w *world) {
 		if s.Main && w.gens[n].process == running {
 			mains++
 		}
-		if s.Candidate.Phase == machine.Opening {
+		if s.Candidate.Phase == machine.Opening || s.Retiring != 0 || m.retires(w, n) {
 			allowed = 2
 		}
 		served = served || s.Life >= machine.Serving
 	}
 	m.must(mains <= 1, NoTwoMains, "%d generations are main", mains)
 	m.must(open <= allowed, FenceFirst, "%d generations accept", open)
-	m.must(open > 0 || w.seen.held != 0 || w.seen.stop || w.seen.lost || !served, AlwaysSomebodyAtTheDoor, "nobody accepts, and nobody was killed or stopped")
+	m.must(accepted || w.seen.held != 0 || w.seen.stop || w.seen.lost || !served, AlwaysSomebodyAtTheDoor, "nobody accepts, and nobody was killed or stopped")
 	for n := range w.gens {
 		g, s := &w.gens[n], m.state(w, n)
 		if g.process != running {
@@ -175,9 +203,25 @@ func (m *model) checkAlways(w *world) {
 		m.must(!s.Held || idle, HeldAsAsked, "generation %d is held, and %v with candidate %v", n, s.Life, s.Candidate.Phase)
 		m.must(g.pending.has(holding) == s.Held, DriverIsNotMisled, "generation %d is held: %v, says goodbye: %v", n, s.Held, !s.Held)
 		m.must(g.gate == (s.Life == machine.Serving && !s.Held), DriverIsNotMisled, "generation %d is %v, its gate is open: %v", n, s.Life, g.gate)
-		m.must(g.timers == 0 || s.Candidate.Phase != machine.None || s.Stopping, DriverIsNotMisled,
+		m.must(!g.share || s.Candidate.Phase == machine.OnStage && g.gate, SharedOnStage, "generation %d, %v, shares with a candidate in %v", n, s.Life, s.Candidate.Phase)
+		m.must(g.share || s.Candidate.Phase != machine.OnStage, SharedOnStage, "generation %d keeps everything to itself", n)
+		retiring := g.timers.has(int(machine.RetireTimer))
+		m.must(retiring == (s.Retiring != 0), DriverIsNotMisled, "generation %d waits for the end of %d: %v", n, s.Retiring, retiring)
+		timers := g.timers
+		timers.remove(int(machine.RetireTimer))
+		m.must(timers == 0 || s.Candidate.Phase != machine.None || s.Stopping, DriverIsNotMisled,
 			"generation %d waits for timers %b of nothing", n, g.timers)
 	}
+}
+
+// retires tells whether a generation is about to hear that it is not wanted any more.
+func (m *model) retires(w *world, n int) bool {
+	for _, q := range w.gens[n].inbox {
+		if q.contains(say(retire, 0)) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkSettled looks at a world in which nothing is bound to happen any more,
@@ -199,8 +243,8 @@ func (m *model) checkSettled(w *world, drains bool) {
 	case main != 0 && !w.seen.stop:
 		m.checkServing(w, main)
 		return
-	case acting == 0 && !w.systemd.stopping:
-		return // main was killed, and its candidate hangs: systemd's watchdog has to notice
+	case (acting == 0 || m.unwatched(w)) && !w.systemd.stopping:
+		return // systemd's watchdog has to notice
 	}
 	// The end is near, of a service that was stopped or whose main generation
 	// was killed: only those that were told to stop still say goodbye.

@@ -11,8 +11,9 @@ import (
 type model struct {
 	memory
 	limits machine.Limits
-	gave   answer     // to the last event
-	broken *violation // the first one
+	event  machine.Event // the last one
+	gave   answer        // to it
+	broken *violation    // the first one
 	log    func(format string, args ...any)
 }
 
@@ -34,7 +35,7 @@ func (m *model) give(w *world, n int, e machine.Event, cut uint8) {
 	g := &w.gens[n]
 	before, a := m.states[g.state], m.ask(g.state, e)
 	after := m.states[a.next]
-	m.gave = a
+	m.event, m.gave = e, a
 	m.note("generation %d: %T%+v", n, e, e)
 	asked := g.request
 	if after.Candidate.Phase != machine.None && before.Candidate.Phase == machine.None {
@@ -43,7 +44,7 @@ func (m *model) give(w *world, n int, e machine.Event, cut uint8) {
 	if after.Stopping {
 		w.release(n)
 	}
-	g.state = a.next
+	g.state, g.covers = a.next, after.Candidate.Covers
 	for i, effect := range a.effects {
 		m.note("    %T%+v", effect, effect)
 		m.checkEffect(w, n, &before, &after, effect)
@@ -76,8 +77,8 @@ func (a answer) cuts() (cuts []uint8) {
 	var last uint8
 	for i, e := range a.effects {
 		switch e.(type) {
-		case machine.Kill, machine.TellReady, machine.TellServing, machine.TellServe, machine.TellPromoted,
-			machine.TellStopping, machine.TellHurry, acquaint:
+		case machine.Kill, machine.TellReady, machine.TellStaged, machine.TellServing, machine.TellStage, machine.TellServe,
+			machine.TellPromoted, machine.TellRetire, machine.TellStopping, machine.TellHurry, machine.TellNumbers, acquaint:
 			if last != 0 {
 				cuts = append(cuts, last)
 			}
@@ -95,7 +96,7 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		g.gate, w.seen.lost = true, false
 	case machine.CloseGate:
 		g.gate = false
-		if c := s.Candidate.Number; w.seen.termed.has(n) || w.seen.termed.has(c) || w.gens[c].process == gone {
+		if c := s.Candidate.Number; w.seen.termed.has(n) || w.seen.termed.has(c) || w.gens[c].process == gone || w.gens[c].hung {
 			w.seen.lost = w.seen.lost || !w.somebodyAccepts()
 		}
 	case machine.Lead:
@@ -114,6 +115,13 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		g.pending.remove(leaving)
 	case machine.Hasten:
 		g.hastened = true
+	case machine.TakeBack:
+		g.pending.remove(draining)
+		g.hastened = false
+	case machine.Share:
+		g.share = true
+	case machine.EndShare:
+		g.share = false
 	case machine.Arm:
 		g.timers.add(int(e.Timer))
 	case machine.Disarm:
@@ -128,6 +136,7 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		g.notes.push(say(stopNote, n))
 
 	case machine.Check:
+		w.seen.used.add(s.Candidate.Number)
 		g.pending.add(checking)
 	case machine.Spawn:
 		g.pending.add(spawning)
@@ -143,12 +152,24 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		w.send(n, s.Lead, say(ready, 0))
 	case machine.TellServing:
 		w.send(n, s.Lead, say(serving, 0))
+	case machine.TellStaged:
+		w.send(n, s.Lead, say(staged, 0))
+	case machine.TellStage:
+		w.send(n, e.Number, say(stage, 0))
 	case machine.TellServe:
 		w.send(n, e.Number, say(serve, 0))
+	case machine.TellRetire:
+		w.send(n, e.Number, say(retire, 0))
 	case machine.TellPromoted:
 		w.send(n, e.Number, say(promoted, 0))
 	case machine.TellHurry:
 		w.send(n, e.Number, say(hurry, 0))
+	case machine.TellNumbers:
+		kind := numbers
+		if e.Covered {
+			kind = covered
+		}
+		w.send(n, e.Number, say(kind, e.Next))
 	case machine.TellStopping:
 		for other := range w.gens {
 			w.send(n, other, say(stopping, 0))

@@ -30,6 +30,8 @@ const (
 	handlesTerm
 	notifies       // systemd gets the next datagram
 	learns         // the machine is told what became of a NotifyMain
+	missesLife     // it notices that generation arg hangs
+	confirms       // the operator ends a probation that has no end by itself
 	systemdNotices // that the main process is dead
 	systemdInsists // and kills what does not end
 
@@ -39,26 +41,32 @@ const (
 
 	// From outside, as long as the budget lasts.
 	asksUpgrade
+	asksStage
+	asksPromote
+	asksManual
+	asksRollback
 	asksHold
 	asksRelease
 	kills
 	terms
 	termsAll
 	hangs
+	wedges
 	stalls
 )
 
 var whats = [...]string{
 	"hears", "mourns", "fires", "checks", "starts a process", "has started it", "says hello", "gets ready", "handles SIGTERM",
-	"notifies systemd", "learns what systemd says", "is missed by systemd", "is killed by systemd",
+	"notifies systemd", "learns what systemd says", "notices a hang of", "is asked to confirm", "is missed by systemd", "is killed by systemd",
 	"has drained", "has no client any more",
-	"is asked to upgrade", "is asked to close its door", "is asked to open its door", "is killed", "gets SIGTERM", "and all others get SIGTERM", "hangs", "has a check or a start that never ends",
+	"is asked to upgrade", "is asked to upgrade in stages", "is asked to promote", "is asked to promote, and to wait", "is asked to roll back",
+	"is asked to close its door", "is asked to open its door", "is killed", "gets SIGTERM", "and all others get SIGTERM", "hangs", "does not work any more", "has a check or a start that never ends",
 }
 
 func (v move) String() string {
 	s := fmt.Sprintf("%d %s", v.gen, whats[v.what])
 	switch v.what {
-	case hears, mourns:
+	case hears, mourns, missesLife:
 		s += fmt.Sprintf(" %d", v.arg)
 	case fires:
 		s += fmt.Sprintf(" %v", machine.Timer(v.arg))
@@ -120,6 +128,11 @@ func (m *model) ownMoves(w *world, n int, list []move) []move {
 		can(g.links.has(from) && g.inbox[from] != 0, hears, from)
 		can(g.links.has(from) && g.inbox[from] == 0 && w.gens[from].process == gone, mourns, from)
 	}
+	if hung := m.watched(w, n); w.gens[hung].hung {
+		can(!g.pending.has(alarmed), missesLife, hung)
+	}
+	s := m.state(w, n)
+	can(s.Candidate.Manual && s.Candidate.Phase == machine.Probation, confirms, 0)
 	can(g.answers != 0, learns, 0)
 	can(g.pending.has(checking), checks, 0)
 	can(g.pending.has(spawned), hasStarted, 0)
@@ -128,7 +141,10 @@ func (m *model) ownMoves(w *world, n int, list []move) []move {
 	if g.pending.has(signalled) {
 		return list // that is a matter of milliseconds, and the rest is not
 	}
-	can(g.pending.has(spawning), starts, 0)
+	can(g.pending.has(spawning) && w.child(n) == 0, starts, 0) // a process can have one child
+	if g.pending.has(spawning) && g.pending.has(cancelled) && w.child(n) != 0 {
+		list = append(list, move{what: starts, gen: uint8(n), bad: true})
+	}
 	for timer := range 16 {
 		can(g.timers.has(timer), fires, timer)
 	}
@@ -149,16 +165,25 @@ func (m *model) movesFromOutside(w *world, n int, list []move) []move {
 	if !w.acts(n) {
 		return list
 	}
+	can(w.left.wedges > 0 && (s.Life == machine.Staged || s.Life == machine.Serving) && w.acts(int(g.parent)), move{what: wedges})
 	can(w.left.hangs > 0 && (g.pending.has(checking) || g.pending.has(spawning)), move{what: stalls})
 	can(w.left.holds > 0 && g.control && s.Held, move{what: asksRelease})
 	can(w.left.holds > 0 && g.control && !s.Held, move{what: asksHold})
 	can(w.left.upgrades > 0 && g.control && s.Next <= maxGens, move{what: asksUpgrade})
-	can((w.left.faults > 0 || g.pending.has(cancelled)) && g.pending.has(spawning), move{what: starts, bad: true})
+	can(w.left.upgrades > 0 && w.left.stages > 0 && g.control && s.Next <= maxGens, move{what: asksStage})
+	can(g.control && s.Candidate.Phase == machine.OnStage, move{what: asksPromote})
+	can(w.left.manuals > 0 && g.control && s.Candidate.Phase == machine.OnStage, move{what: asksManual})
+	can(w.left.rollback > 0 && g.control && s.Candidate.Phase != machine.None, move{what: asksRollback})
+	can((w.left.faults > 0 || g.pending.has(cancelled) && w.child(n) == 0) && g.pending.has(spawning), move{what: starts, bad: true})
 	can(w.left.faults > 0 && g.pending.has(checking), move{what: checks, bad: true})
 	can(w.left.faults > 0 && g.notes.next() == mainNote, move{what: notifies, bad: true})
 	for from := range w.gens {
 		kind := g.inbox[from].next()
 		can(w.left.faults > 0 && g.links.has(from) && (kind == hello || kind == ready), move{what: hears, arg: uint8(from), bad: true})
+		// It is too late to take a drain back.
+		heir := w.left.faults > 0 && s.Life == machine.Draining && s.Lead == from && s.Heir == from
+		can(heir && g.links.has(from) && g.inbox[from] == 0 && w.gens[from].process == gone, move{what: mourns, arg: uint8(from), bad: true})
+		can(heir && w.gens[from].hung && !g.pending.has(alarmed) && !s.Stopping, move{what: missesLife, arg: uint8(from), bad: true})
 	}
 	return list
 }
@@ -175,7 +200,8 @@ func (m *model) happen(w *world, v move) {
 		m.hear(w, n, v)
 	case mourns:
 		g.links.remove(int(v.arg))
-		m.give(w, n, machine.PeerGone{Number: int(v.arg)}, v.cut)
+		g.pending.remove(alarmed)
+		m.give(w, n, machine.PeerGone{Number: int(v.arg), TooLate: v.bad}, v.cut)
 	case fires:
 		g.timers.remove(int(v.arg))
 		m.give(w, n, machine.Fired{Timer: machine.Timer(v.arg)}, v.cut)
@@ -211,6 +237,11 @@ func (m *model) happen(w *world, v move) {
 	case learns:
 		kind, number := g.answers.pop()
 		m.give(w, n, machine.Notified{Number: number, OK: kind == understood, Gone: !w.alive(number)}, v.cut)
+	case missesLife:
+		g.pending.add(alarmed)
+		m.give(w, n, machine.Hung{Number: int(v.arg), TooLate: v.bad}, v.cut)
+	case confirms:
+		m.give(w, n, machine.Confirm{}, v.cut)
 	case systemdNotices:
 		w.sigtermAll()
 	case systemdInsists:
@@ -231,11 +262,23 @@ func (m *model) happen(w *world, v move) {
 	case asksUpgrade:
 		w.left.upgrades--
 		m.give(w, n, machine.Upgrade{}, v.cut)
+	case asksStage:
+		w.left.upgrades--
+		w.left.stages--
+		m.give(w, n, machine.Upgrade{Stage: true}, v.cut)
+	case asksPromote:
+		m.give(w, n, machine.Promote{}, v.cut)
+	case asksManual:
+		w.left.manuals--
+		m.give(w, n, machine.Promote{Manual: true}, v.cut)
+	case asksRollback:
+		w.left.rollback--
+		m.give(w, n, machine.Rollback{}, v.cut)
 	case kills:
 		w.sigkill(n)
 	case terms:
 		w.left.terms--
-		w.seen.stop = w.seen.stop || m.leads(w, n)
+		w.seen.stop = w.seen.stop || m.leads(w, n) && !g.hung
 		w.sigterm(n)
 		if w.gens[n].pending.has(signalled) { // so that it is main still when it handles it
 			m.happen(w, move{what: handlesTerm, gen: v.gen, cut: v.cut})
@@ -246,6 +289,8 @@ func (m *model) happen(w *world, v move) {
 	case hangs:
 		w.left.hangs--
 		g.hung = true
+	case wedges:
+		w.wedge(n)
 	case stalls:
 		w.left.hangs--
 		w.seen.stalled = true
@@ -266,6 +311,36 @@ func (m *model) hold(w *world, n int) {
 	if held {
 		w.seen.held = uint8(n)
 	}
+}
+
+// watched is the generation whose hang would be noticed by generation n; 0 is none.
+func (m *model) watched(w *world, n int) int {
+	s := m.state(w, n)
+	switch c := s.Candidate; {
+	case s.Stopping:
+		return 0
+	case c.Phase == machine.OnStage, c.Phase == machine.Probation, c.Phase == machine.Notifying:
+		return c.Number
+	case s.Life == machine.Draining && s.Lead == s.Heir:
+		return s.Lead
+	}
+	return 0
+}
+
+// unwatched tells whether a generation hangs, and nobody but systemd's watchdog can
+// do something about it.
+func (m *model) unwatched(w *world) bool {
+	for n := range w.gens {
+		g := &w.gens[n]
+		if g.process != running || !g.hung {
+			continue
+		}
+		parent := int(g.parent)
+		if !w.acts(parent) || m.watched(w, parent) != n || w.gens[parent].pending.has(alarmed) {
+			return true
+		}
+	}
+	return false
 }
 
 // leads tells whether a generation is main, or is about to learn that it is.
@@ -290,7 +365,24 @@ func (m *model) hear(w *world, n int, v move) {
 	case serve:
 		m.give(w, n, machine.ServeNow{}, v.cut)
 	case serving:
-		m.give(w, n, machine.CandidateServing{}, v.cut)
+		if from == m.state(w, n).Candidate.Number { // not of one that was rolled back
+			m.give(w, n, machine.CandidateServing{}, v.cut)
+		}
+	case stage:
+		m.give(w, n, machine.StageNow{}, v.cut)
+	case staged:
+		if from == m.state(w, n).Candidate.Number {
+			m.give(w, n, machine.CandidateStaged{}, v.cut)
+		}
+	case retire:
+		m.give(w, n, machine.Retire{}, v.cut)
+		if m.state(w, n).Life == machine.Draining { // who drains reports that, again and again
+			w.send(n, from, say(retired, 0))
+		}
+	case retired:
+		m.give(w, n, machine.Retired{Number: from}, v.cut)
+	case numbers, covered:
+		m.give(w, n, machine.Numbered{Next: number, Covered: kind == covered}, v.cut)
 	case promoted:
 		m.give(w, n, machine.Promoted{}, v.cut)
 	case stopping:
@@ -312,7 +404,7 @@ func (m *model) hear(w *world, n int, v move) {
 func (m *model) notify(w *world, n int, fails bool) {
 	g := &w.gens[n]
 	kind, number := g.notes.pop()
-	m.note("  (%s %d)", kinds[kind], number)
+	m.note("  (%s %d)", notes[kind], number)
 	switch {
 	case fails:
 		w.seen.unheard = true

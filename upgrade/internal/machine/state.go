@@ -7,13 +7,14 @@ type Life uint8
 const (
 	Starting Life = iota // not ready
 	Waiting              // ready, waits for the predecessor's word to accept
+	Staged               // serves what its predecessor passes on to it, accepts nothing by itself
 	Serving              // accepts
 	Parked               // a successor is on probation; accepts nothing
 	Draining             // finishes what is open
 	Exited               // over
 )
 
-var lifeNames = [...]string{"starting", "waiting", "serving", "parked", "draining", "exited"}
+var lifeNames = [...]string{"starting", "waiting", "staged", "serving", "parked", "draining", "exited"}
 
 func (l Life) String() string { return lifeNames[l] }
 
@@ -27,6 +28,8 @@ const (
 	Spawning         // its process is being started
 	Greeting         // it runs; its hello is awaited
 	Preparing        // it said hello; its ready is awaited
+	Staging          // it was told to take its share; its word that it does is awaited
+	OnStage          // we pass a share of the new connections on to it
 	Opening          // it was told to accept; its word that it does is awaited
 	Probation        // it accepts, we are parked
 	Notifying        // systemd is being told that it is the main process
@@ -35,7 +38,7 @@ const (
 	Dying            // it was killed, or is stopping; its end is awaited
 )
 
-var phaseNames = [...]string{"none", "preflight", "spawning", "greeting", "preparing", "opening", "probation", "notifying", "reclaiming", "restoring", "dying"}
+var phaseNames = [...]string{"none", "preflight", "spawning", "greeting", "preparing", "staging", "on stage", "opening", "probation", "notifying", "reclaiming", "restoring", "dying"}
 
 func (p Phase) String() string { return phaseNames[p] }
 
@@ -57,9 +60,10 @@ const (
 	Unnotified          // systemd could not be told; we serve on
 	Crowded             // refused: too many generations drain
 	Held                // refused: an operator has closed the door
+	RolledBack          // an operator, a time limit or a verdict was against it; it drains
 )
 
-var outcomeNames = [...]string{"undecided", "confirmed", "failed", "timed-out", "fell-back", "stopped", "in-progress", "not-serving", "not-main", "terminating", "unnotified", "crowded", "held"}
+var outcomeNames = [...]string{"undecided", "confirmed", "failed", "timed-out", "fell-back", "stopped", "in-progress", "not-serving", "not-main", "terminating", "unnotified", "crowded", "held", "rolled-back"}
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
@@ -69,7 +73,10 @@ type Candidate struct {
 	Phase   Phase
 	Doom    Outcome // why it will not succeed, once that is known
 	At      Phase   // the phase in which it was doomed
+	Stage   bool    // it gets a share before it gets all
+	Manual  bool    // its probation has no end by itself
 	Served  bool    // it was told to accept
+	Covers  bool    // it takes our place if we die, and the drainers know
 	Stopped bool    // it said that it is stopping
 	Told    bool    // the result of the upgrade has been told already
 }
@@ -94,8 +101,18 @@ type State struct {
 	Held      bool // we are main and Serving, and an operator has closed the door
 	Next      int  // the number for the next candidate
 	Candidate Candidate
-	// Lead is the number of the main generation while we drain: its death ends us.
+	// Lead is the number of the main generation while we drain, and of our
+	// predecessor while we are young.
 	Lead int
+	// Heir is the generation that we have handed over to: if it is Lead, its death
+	// makes us serve again. Reserve is the generation that would do so if it is not
+	// us: the one that has handed over to Lead.
+	Heir, Reserve int
+	// Covered: while we drain, Lead has a candidate that takes its place if it dies.
+	Covered bool
+	// Retiring is a candidate that was rolled back and has not said yet that it
+	// drains.
+	Retiring int
 	// Drainers are the generations that drain, oldest first, as main knows them;
 	// Hurried are those of them that were told to hurry.
 	Drainers, Hurried []int

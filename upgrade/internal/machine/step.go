@@ -30,7 +30,13 @@ func (t *transition) step(event Event) {
 	case Stop:
 		t.stop(true)
 	case Upgrade:
-		t.upgrade()
+		t.upgrade(e.Stage)
+	case Promote:
+		t.promote(e.Manual)
+	case Confirm:
+		t.endProbation()
+	case Rollback:
+		t.rollBack()
 	case Hold:
 		t.hold()
 	case Release:
@@ -41,17 +47,31 @@ func (t *transition) step(event Event) {
 		}
 	case Fired:
 		t.fired(e.Timer)
-	case Checked, Spawned, Greeted, CandidateReady, CandidateServing, Notified:
+	case Checked, Spawned, Greeted, CandidateReady, CandidateStaged, CandidateServing, Notified:
 		t.candidate(event)
 	case PeerStopping:
 		t.peerStopping(e.Number)
 	case PeerGone:
-		t.peerGone(e.Number)
-	case ServeNow:
+		t.peerGone(e)
+	case Hung:
+		t.hung(e)
+	case Retired:
+		t.retired(e.Number)
+	case Numbered:
+		t.Next = max(t.Next, e.Next)
+		t.Covered = e.Covered && t.Life == Draining && !t.Main
+	case StageNow:
 		if t.Life == Waiting {
+			t.Life = Staged
+			t.do(TellStaged{})
+		}
+	case ServeNow:
+		if t.Life == Waiting || t.Life == Staged {
 			t.Life = Serving
 			t.do(OpenGate{}, TellServing{})
 		}
+	case Retire:
+		t.retire()
 	case Promoted:
 		t.promoted()
 	case Met:
@@ -123,7 +143,8 @@ func (t *transition) lead() {
 func (t *transition) met(number int) {
 	switch {
 	case t.Life == Draining && !t.Main && number > t.Number:
-		t.Lead = number
+		// Who introduces it is who has handed over to it, and was our lead.
+		t.Lead, t.Reserve, t.Covered = number, t.Lead, false
 	case t.Life != Draining && number < t.Number && !slices.Contains(t.Drainers, number):
 		t.Drainers = append(t.Drainers, number)
 		slices.Sort(t.Drainers)
@@ -141,8 +162,9 @@ func (t *transition) stop(own bool) {
 	}
 	t.Stopping = true
 	t.Held = false // the hold's drain becomes the stop's
-	// Before anything else: a death that follows is a stop, not a failure.
-	if own {
+	// Before anything else: a death that follows is a stop, not a failure. A drainer
+	// passes it on to those whose reserve it is.
+	if own || t.Life == Draining {
 		t.do(TellStopping{})
 	}
 	switch t.Life {
@@ -172,8 +194,10 @@ func (t *transition) abandonCandidate() {
 		if c.Doom == Undecided { // otherwise that was done
 			t.do(Cancel{})
 		}
-	case Greeting, Preparing:
+	case Greeting, Preparing, Staging:
 		t.do(Kill{c.Number})
+	case OnStage:
+		t.do(EndShare{})
 	}
 	t.disarm()
 	t.doom(Stopped)
@@ -193,15 +217,23 @@ func (t *transition) peerStopping(number int) {
 		t.candidateStopping()
 	case number == t.Lead && t.Lead != 0: // the main one, or our predecessor
 		t.stop(false)
+	case number == t.Reserve: // it will not take over
+		t.Reserve = 0
 	}
 }
 
-func (t *transition) peerGone(number int) {
+func (t *transition) peerGone(e PeerGone) {
+	number := e.Number
+	if number == t.Retiring {
+		t.retired(number)
+	}
 	switch {
 	case number == t.Candidate.Number && t.Candidate.Phase != None:
 		t.candidateGone()
 	case number == t.Lead && t.Lead != 0:
-		t.leadGone()
+		t.leadGone(e.TooLate)
+	case number == t.Reserve && t.Reserve != 0:
+		t.Reserve = 0
 	case slices.Contains(t.Drainers, number):
 		is := func(n int) bool { return n == number }
 		t.Drainers = slices.DeleteFunc(t.Drainers, is)
@@ -211,20 +243,24 @@ func (t *transition) peerGone(number int) {
 
 // leadGone is the death of the generation that leads: our predecessor while we
 // are young, our successor while we drain.
-func (t *transition) leadGone() {
+func (t *transition) leadGone(tooLate bool) {
 	switch {
 	case t.Stopping: // a death close to a stop is a stop
 	case t.Life == Starting, t.Life == Waiting:
 		t.exit(Exit{Orphaned: true})
-	case t.Life == Serving:
-		// It died in our probation. If systemd watched it, and does not hear of
-		// us before it hears of that death, it ends us all and starts again;
-		// otherwise the service goes on.
+	case t.Life == Serving, t.Life == Staged:
+		// It died in our probation, or while we had a share of its work. If systemd
+		// watched it, and does not hear of us before it hears of that death, it ends
+		// us all and starts again; otherwise the service goes on.
+		if t.Life == Staged {
+			t.Life = Serving
+			t.do(OpenGate{})
+		}
 		t.Lead = 0
 		t.Main = true
 		t.do(Lead{}, NotifyMain{t.Number})
 	case t.Life == Draining:
-		t.exit(Exit{Abandoned: true})
+		t.leadGoneInDrain(tooLate)
 	}
 }
 

@@ -8,11 +8,11 @@ package machine_test
 // end at once or last, and every message, death and datagram can take as long as
 // it likes; only a SIGTERM is handled before anything that takes long. Links are
 // first in, first out, lose nothing, and a death is noticed after all that was
-// sent. Not in it, because the machine has no say in it, is a generation that
-// accepts, or is main, and hangs.
+// sent. That a generation hangs is noticed by whoever started it, if that one looks;
+// where nobody does it is for systemd's watchdog, and the model leaves it at that.
 
 // maxGens is how many generations there is room for.
-const maxGens = 7
+const maxGens = 6
 
 // world is a service at one instant. It is a value: it can be copied, compared
 // and hashed.
@@ -27,12 +27,14 @@ type world struct {
 type generation struct {
 	process  process
 	state    stateID // of its machine
-	parent   uint8   // who started it; 0 is systemd
+	parent   uint8   // who started it; 0 is systemd. It outlives the process
 	request  uint8   // the candidate of the upgrade request that is not answered yet
-	gate     bool    // it accepts connections
+	gate     bool    // it accepts connections, or would if it did not hang
+	share    bool    // it passes connections on to its candidate
 	control  bool    // it answers on the control socket
 	hastened bool    // its drain was shortened
 	hung     bool    // it does nothing any more
+	covers   bool    // its candidate takes its place if it dies. It outlives the process
 	pending  set     // work that was begun and ends some time: checking and so on
 	timers   set     // that are armed
 	links    set     // the generations that it listens to, and whose death it watches for
@@ -63,6 +65,7 @@ const (
 	draining
 	holding // goodbyes are said, because an operator has closed the door
 	leaving // and some of those have not gone
+	alarmed // that its successor hangs is known
 )
 
 // systemd is what systemd believes, and does. It restarts the service when the
@@ -82,13 +85,18 @@ type budget struct {
 	terms    uint8 // a SIGTERM to some generation, or to all
 	faults   uint8 // a check, a start, a hello or a notification that fails, a ready that is late
 	hangs    uint8 // a candidate that does nothing more, a check or a start that never ends
+	wedges   uint8 // a generation that serves does nothing more
 	holds    uint8 // requests to close the door, or to open it again
+	stages   uint8 // of the upgrades: those that are staged
+	manuals  uint8 // of the promotions: those whose probation has no end
+	rollback uint8 // requests to roll an upgrade back
 }
 
 // history is what the promises have to remember.
 type history struct {
 	termed  set   // got a SIGTERM
 	failed  set   // candidates of which it was said that they did not succeed
+	used    set   // numbers that an upgrade has had
 	stop    bool  // the service is being stopped
 	lost    bool  // a signal took the last generation from the door
 	unheard bool  // a datagram to systemd failed
@@ -120,19 +128,32 @@ const (
 	stopping
 	hurry
 	meet // and the number of whom to meet
-
-	readyNote // READY=1
-	mainNote  // MAINPID= of a number, and READY=1
-	stopNote  // STOPPING=1
-
-	understood
-	undelivered
+	stage
+	staged
+	retire
+	retired
+	numbers // and the first one that is free
+	covered // the same, and that a candidate takes over
 )
 
 var kinds = [...]string{
-	"", "hello", "ready", "serve", "serving", "promoted", "stopping", "hurry", "meet",
-	"READY=1", "MAINPID=", "STOPPING=1", "understood", "undelivered",
+	"", "hello", "ready", "serve", "serving", "promoted", "stopping", "hurry", "meet", "stage", "staged", "retire", "retired", "numbers", "covered",
 }
+
+// Datagrams to systemd.
+const (
+	readyNote = iota + 1 // READY=1
+	mainNote             // MAINPID= of a number, and READY=1
+	stopNote             // STOPPING=1
+)
+
+var notes = [...]string{"", "READY=1", "MAINPID=", "STOPPING=1"}
+
+// What became of one.
+const (
+	understood = iota + 1
+	undelivered
+)
 
 func say(kind, number int) word              { return word(kind<<4 | number) }
 func (v word) split() (kind int, number int) { return int(v >> 4), int(v & 15) }
@@ -164,10 +185,10 @@ func (w *world) alive(n int) bool { p := w.gens[n].process; return p != absent &
 // acts tells whether its machine runs.
 func (w *world) acts(n int) bool { return w.gens[n].process == running && !w.gens[n].hung }
 
-// somebodyAccepts tells whether a gate is open.
+// somebodyAccepts tells whether a gate is open, and somebody stands there.
 func (w *world) somebodyAccepts() bool {
 	for n := range w.gens {
-		if w.gens[n].gate {
+		if w.gens[n].gate && !w.gens[n].hung {
 			return true
 		}
 	}
@@ -186,8 +207,19 @@ func (w *world) send(from, to int, v word) {
 func (w *world) sigkill(n int) {
 	w.left.kills--
 	w.die(n)
-	w.seen.lost = w.seen.lost || !w.somebodyAccepts() && w.seen.held == 0
+	w.miss()
 }
+
+// wedge is a hang of a generation that serves, or a SIGSTOP.
+func (w *world) wedge(n int) {
+	w.left.wedges--
+	w.gens[n].hung = true
+	w.release(n)
+	w.miss()
+}
+
+// miss notes that the last one has left the door through no fault of a machine.
+func (w *world) miss() { w.seen.lost = w.seen.lost || !w.somebodyAccepts() && w.seen.held == 0 }
 
 // sigterm kills a process that has not said hello, and is a Stop for any other.
 func (w *world) sigterm(n int) {
@@ -212,13 +244,15 @@ func (w *world) sigtermAll() {
 }
 
 // die is the end of a process, however it comes. systemd is told only of the
-// ends of its own children: of the first generation, and of those that were
-// adopted because their parent was gone.
+// ends of its own children: of the first generation, and of those that it has
+// adopted, alive or dead, because their parent was gone.
 func (w *world) die(n int) {
-	if int(w.systemd.main) == n && !w.alive(int(w.gens[n].parent)) {
+	main := int(w.systemd.main)
+	waited := w.gens[main].process == gone && int(w.gens[main].parent) == n && w.gens[n].links.has(main)
+	if main == n && !w.alive(int(w.gens[n].parent)) || waited {
 		w.systemd.mainDied = true
 	}
-	w.gens[n] = generation{process: gone}
+	w.gens[n] = generation{process: gone, parent: w.gens[n].parent, covers: w.gens[n].covers}
 	w.release(n)
 	for n := range w.gens {
 		if w.alive(n) {
@@ -233,6 +267,16 @@ func (w *world) release(n int) {
 	if int(w.seen.held) == n {
 		w.seen.held = 0
 	}
+}
+
+// child is the living process that a generation has started; 0 is none.
+func (w *world) child(n int) int {
+	for c := range w.gens {
+		if w.alive(c) && int(w.gens[c].parent) == n && n != 0 {
+			return c
+		}
+	}
+	return 0
 }
 
 // end ends a process whose machine has exited, once systemd has its last words.

@@ -31,6 +31,7 @@ const (
 // whatever is under way then is still brought to an end.
 type attempt struct {
 	t       *Tableflip
+	target  target // after prepare
 	out     *output
 	reserve *reserve
 	child   *child     // after launch
@@ -62,7 +63,7 @@ func (a *attempt) isAbandoned() bool {
 }
 
 // prepare does what can be done before the fork. If it fails nothing is left.
-func (a *attempt) prepare(files []File) (err error) {
+func (a *attempt) prepare(files []File, g target) (err error) {
 	a.t.stdio.Lock()
 	defer func() {
 		if err != nil {
@@ -81,17 +82,29 @@ func (a *attempt) prepare(files []File) (err error) {
 	if a.reserve, err = newReserve(2 + unloadFDs + a.t.slots); err != nil {
 		return err
 	}
-	a.out, err = newOutput(&a.t.stdio, &tail{report: a.t.opts.Output}, a.t.logger)
-	if err != nil {
-		a.reserve.release()
+	defer func() {
+		if err != nil {
+			a.reserve.release()
+		}
+	}()
+	if err := g.open(firstFD + 1 + a.t.slots); err != nil {
 		return err
 	}
+	a.out, err = newOutput(&a.t.stdio, &tail{report: a.t.opts.Output}, a.t.logger)
+	if err != nil {
+		g.close()
+		return err
+	}
+	a.target = g
+	g.swapIn(a.t.path)
 	return nil
 }
 
 // run executes the attempt and stays with the process until that is gone.
 func (a *attempt) run() {
 	err := a.launch()
+	a.target.swapOut(a.t.path)
+	a.target.close()
 	if closeErr := a.out.close(); closeErr != nil {
 		// There is nowhere to print, but the process may live.
 		a.t.logger.Error("restore stdout and stderr", "err", closeErr)
@@ -110,7 +123,7 @@ func (a *attempt) run() {
 		return
 	}
 
-	a.t.logger.Debug("process started", "pid", a.child.pid, "path", a.t.path)
+	a.t.logger.Debug("process started", "pid", a.child.pid, "path", a.target.name)
 	select {
 	case a.started <- nil:
 	case <-a.abandoned:
@@ -150,7 +163,7 @@ func (a *attempt) launch() error {
 	retry := time.NewTicker(tick)
 	defer retry.Stop()
 	for {
-		find, err := newFinder(a.t.path, a.out)
+		find, err := newFinder(a.target.path, a.out)
 		if err != nil {
 			return err
 		}
@@ -243,7 +256,7 @@ func (a *attempt) ended(err error) error {
 		return err
 	}
 	if strings.HasPrefix(text, startFailed) {
-		return startError(text, a.t.path, a.t.wd)
+		return startError(text, a.target.path, a.t.wd)
 	}
 	return withErrno(text)
 }
@@ -272,6 +285,7 @@ func (t *Tableflip) load(files []File) (err error) {
 	if err != nil {
 		return err
 	}
+	m.Path = t.path
 	defer func() {
 		if err != nil {
 			t.unload()

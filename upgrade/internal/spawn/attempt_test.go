@@ -56,7 +56,7 @@ func TestRefusedIsTriedAgain(t *testing.T) {
 			return errors.New("can't start child: can't start process /no/such/app: fork/exec: argument list too long")
 		}
 	})
-	_, err := tf.Start(t.Context(), nil)
+	_, err := tf.Start(t.Context(), nil, Program{})
 	assert.EqualError(t, err, "start /no/such/app: argument list too long")
 	assert.ErrorIs(t, err, unix.E2BIG)
 	assert.Equal(t, 5, fake.calls)
@@ -73,7 +73,7 @@ func TestRefusedForEver(t *testing.T) {
 		}
 		return errors.New("process is not ready yet")
 	})
-	_, err := tf.Start(ctx, nil)
+	_, err := tf.Start(ctx, nil, Program{})
 	assert.ErrorIs(t, err, context.Canceled)
 	tf.waitFree(t)
 	assert.Equal(t, stdout, stdioLink(t))
@@ -104,7 +104,7 @@ func TestSlowExec(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
 	go func() {
-		_, err := tf.Start(ctx, nil)
+		_, err := tf.Start(ctx, nil, Program{})
 		result <- err
 	}()
 	<-called
@@ -114,14 +114,14 @@ func TestSlowExec(t *testing.T) {
 	// The next one does not get in its way.
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() {
-		_, err := tf.Start(ctx, nil)
+		_, err := tf.Start(ctx, nil, Program{})
 		result <- err
 	}()
 	cancel()
 	assert.ErrorIs(t, <-result, context.Canceled)
 
 	close(goOn)
-	_, err := tf.Start(t.Context(), nil) // waits for its end
+	_, err := tf.Start(t.Context(), nil, Program{}) // waits for its end
 	assert.EqualError(t, err, "start /no/such/app: no second time")
 	assert.Equal(t, stdout, stdioLink(t))
 	pids, err := children()

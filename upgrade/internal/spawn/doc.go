@@ -8,7 +8,7 @@
 //		for _, f := range tf.Inherited() { ... } // ours now, close-on-exec
 //	}
 //	...
-//	child, err := tf.Start(ctx, []spawn.File{{Name: "http", FD: 7}})
+//	child, err := tf.Start(ctx, []spawn.File{{Name: "http", FD: 7}}, spawn.Program{})
 //	<-child.Exited()
 //
 // # What of tableflip is used

@@ -27,6 +27,7 @@ const (
 type inheritance struct {
 	files          []File // by name
 	stdout, stderr int    // the real ones, or -1
+	path           string // of the program, or ""
 }
 
 // close closes everything.
@@ -139,6 +140,7 @@ func sortOut(keys [][]string) (_ *inheritance, err error) {
 	if in.stderr, err = take(slotKey(slotStderr)); err != nil {
 		return nil, err
 	}
+	in.path = m.Path
 	for i, name := range m.Names {
 		fd, err := take(slotKey(firstSlot + i))
 		if err != nil {

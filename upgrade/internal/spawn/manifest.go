@@ -34,6 +34,9 @@ const protocol = 1
 type manifest struct {
 	Protocol int      `json:"protocol"`
 	Names    []string `json:"names"` // of firstSlot and those after
+	// Path is what the receiver starts in its turn, whatever it was executed by.
+	// Without it the receiver goes by its own os.Args[0].
+	Path string `json:"path,omitempty"`
 }
 
 // newManifest checks the names of files.

@@ -49,6 +49,9 @@ type request struct {
 	Args  []string
 	N     int
 	Limit time.Duration
+
+	Path string // of the program to start
+	Held string // file of the program to start: what "hold" has opened
 }
 
 // reply is the answer.
@@ -80,6 +83,7 @@ type fileInfo struct {
 type service struct {
 	tf    *spawn.Tableflip
 	files map[string]int
+	held  map[string]*os.File // by path
 	child spawn.Child
 
 	mu      sync.Mutex
@@ -88,7 +92,7 @@ type service struct {
 
 // runService is the main of a service. It ends with the connection.
 func runService() {
-	s := &service{files: make(map[string]int)}
+	s := &service{files: make(map[string]int), held: make(map[string]*os.File)}
 	tf, err := spawn.New(spawn.Options{Output: s.output})
 	h := hello{PID: os.Getpid(), Args: os.Args}
 	if err != nil {
@@ -102,7 +106,7 @@ func runService() {
 	}
 	if depth, _ := strconv.Atoi(os.Getenv(depthEnv)); depth > 0 && err == nil {
 		os.Setenv(depthEnv, strconv.Itoa(depth-1))
-		s.child, err = tf.Start(context.Background(), nil)
+		s.child, err = tf.Start(context.Background(), nil, spawn.Program{})
 		if err != nil {
 			h.Err = err.Error()
 		} else {
@@ -150,6 +154,10 @@ func (s *service) do(req request) (rep reply, err error) {
 			return rep, err
 		}
 		s.files[req.Args[0]] = fd
+	case "alias": // all but the first of Args mean the same as that
+		for _, name := range req.Args[1:] {
+			s.files[name] = s.files[req.Args[0]]
+		}
 	case "files": // those that were opened or inherited
 		for name, fd := range s.files {
 			info, err := describe(name, fd)
@@ -159,6 +167,26 @@ func (s *service) do(req request) (rep reply, err error) {
 			rep.Files = append(rep.Files, info)
 		}
 		sort.Slice(rep.Files, func(i, j int) bool { return rep.Files[i].Name < rep.Files[j].Name })
+	case "hold": // the program at Text open, by flags N
+		f, err := os.OpenFile(req.Text, req.N, 0)
+		s.held[req.Text] = f
+		return rep, err
+	case "hold copy": // of the program at Text, in memory
+		content, err := os.ReadFile(req.Text)
+		if err != nil {
+			return rep, err
+		}
+		fd, err := unix.MemfdCreate("copy", unix.MFD_CLOEXEC)
+		if err != nil {
+			return rep, err
+		}
+		s.held[req.Text] = os.NewFile(uintptr(fd), "a copy")
+		_, err = s.held[req.Text].Write(content)
+		return rep, err
+	case "release": // what is held of Text
+		return rep, s.held[req.Text].Close()
+	case "args":
+		rep.Lines = os.Args
 	case "start": // with the files Args
 		ctx := context.Background()
 		if req.Limit > 0 {
@@ -174,7 +202,7 @@ func (s *service) do(req request) (rep reply, err error) {
 			}
 			files = append(files, spawn.File{Name: name, FD: fd})
 		}
-		child, err := s.tf.Start(ctx, files)
+		child, err := s.tf.Start(ctx, files, s.program(req))
 		if err != nil {
 			return rep, err
 		}
@@ -190,7 +218,7 @@ func (s *service) do(req request) (rep reply, err error) {
 			}
 			restored <- s.tf.RestoreOutput()
 		}()
-		child, err := s.tf.Start(context.Background(), nil)
+		child, err := s.tf.Start(context.Background(), nil, spawn.Program{})
 		started.Store(true)
 		if err != nil {
 			return rep, err
@@ -280,7 +308,7 @@ func (s *service) do(req request) (rep reply, err error) {
 		_, err := spawn.New(spawn.Options{})
 		return rep, err
 	case "starved": // starts and ends a child with at most N file descriptors
-		return rep, s.starved(uint64(req.N))
+		return rep, s.starved(uint64(req.N), s.program(req))
 	case "exit":
 		os.Exit(req.N)
 	default:
@@ -289,9 +317,14 @@ func (s *service) do(req request) (rep reply, err error) {
 	return rep, nil
 }
 
+// program is what req says to start.
+func (s *service) program(req request) spawn.Program {
+	return spawn.Program{Path: req.Path, File: s.held[req.Held]}
+}
+
 // starved starts a child while file descriptors run out at limit, and sees to
 // it that 1 and 2 are what they were.
-func (s *service) starved(limit uint64) error {
+func (s *service) starved(limit uint64, p spawn.Program) error {
 	before := [2]string{link(1), link(2)}
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
@@ -304,7 +337,7 @@ func (s *service) starved(limit uint64) error {
 	for name, fd := range s.files {
 		files = append(files, spawn.File{Name: name, FD: fd})
 	}
-	child, startErr := s.tf.Start(context.Background(), files)
+	child, startErr := s.tf.Start(context.Background(), files, p)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"syscall"
 )
 
@@ -18,15 +19,35 @@ type File struct {
 	FD   int
 }
 
+// Program is what to start. The zero value is the path by which the service was
+// started, with its symlinks as they are at that moment.
+//
+// Whatever is started, it goes on by that path: its os.Args[0], and what it would
+// start in its turn, is the same as in its parent.
+type Program struct {
+	// Path is another program to start, this once. It must be absolute.
+	Path string
+
+	// File, if not nil, is executed instead of any path: also a file that was
+	// deleted, or replaced, or that has never had a path (memfd_create(2)). Path
+	// is for messages then. It must be open for reading or with O_PATH, is
+	// borrowed for the call, and may be close-on-exec. It cannot be a script.
+	//
+	// An open file keeps its content when another one takes its place. It does
+	// not when somebody writes into it (cp(1) without --remove-destination),
+	// which the kernel allows as soon as no process executes it.
+	File *os.File
+}
+
 // Starter starts the next generation.
 type Starter interface {
-	// Start starts the program anew and passes it files, whose names are
-	// unique and not empty. The descriptors are only borrowed. It returns when
-	// the new program has been executed; what it does then is told by Child.
+	// Start starts a program and passes it files, whose names are unique and
+	// not empty. The descriptors are only borrowed. It returns when the program
+	// has been executed; what it does then is told by Child.
 	//
 	// Only one child may live at a time: ErrAlive. After an error, and after
 	// Child.Exited, it can be called again.
-	Start(ctx context.Context, files []File) (Child, error)
+	Start(ctx context.Context, files []File, p Program) (Child, error)
 }
 
 // Child is a started process. Its methods may be called concurrently.

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -63,7 +65,8 @@ var _ Starter = (*Tableflip)(nil)
 // is taken relative to the current directory, a name without slash is looked up
 // in PATH. Symlinks are kept, and followed anew at each Start. If that does not
 // lead to a program (systemd's "ExecStart=@path argv0"), or a name leads to
-// another program, it is the path of the executable.
+// another program, it is the path of the executable. A process that was started
+// by Start has the path from its parent, whatever [Program] it was started as.
 //
 // An error means that this process cannot take over and should end.
 func New(opts Options) (*Tableflip, error) {
@@ -101,9 +104,12 @@ func (t *Tableflip) init() error {
 	if t.wd, err = os.Getwd(); err != nil {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
-	if t.path, err = programPath(os.Args[0], t.wd); err != nil {
-		return err
+	if t.path = t.in.path; t.path == "" {
+		if t.path, err = programPath(os.Args[0], t.wd); err != nil {
+			return err
+		}
 	}
+	t.nameProcess(os.Args[0])
 	os.Args[0] = t.path // tableflip reads it in each Upgrade
 
 	// Deadlines are the business of who waits, and time has none here.
@@ -119,8 +125,19 @@ func (t *Tableflip) init() error {
 	return nil
 }
 
-// Path returns the path that the next Start executes. It is absolute; its
-// symlinks are followed then.
+// nameProcess gives this process back the name that ps(1) and pgrep(1) know it
+// by, if it was executed by the number of an open file.
+func (t *Tableflip) nameProcess(executed string) {
+	if !strings.HasPrefix(executed, fdDir) {
+		return
+	}
+	if err := os.WriteFile("/proc/self/comm", []byte(filepath.Base(t.path)), 0); err != nil {
+		t.logger.Debug("name this process", "err", err)
+	}
+}
+
+// Path returns the path that the next Start executes, if not told otherwise. It
+// is absolute; its symlinks are followed then.
 func (t *Tableflip) Path() string { return t.path }
 
 // Successor reports whether this process was started by Start.
@@ -172,20 +189,27 @@ func (t *Tableflip) RestoreOutput() error {
 // with the current environment, os.Args and os.Stdin; os.Stdout and os.Stderr
 // must not have been closed, and its output is seen only if they have not been
 // replaced.
-func (t *Tableflip) Start(ctx context.Context, files []File) (Child, error) {
-	c, err := t.start(ctx, files)
+//
+// With a p that is not zero, os.Args[0] is another for a moment: nobody may read
+// it during the call, nor until the process is gone after the end of ctx.
+func (t *Tableflip) Start(ctx context.Context, files []File, p Program) (Child, error) {
+	g, err := newTarget(p, t.path)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", t.path, err)
+		return nil, fmt.Errorf("start %s: %w", g.name, err)
+	}
+	c, err := t.start(ctx, files, g)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", g.name, err)
 	}
 	return c, nil
 }
 
-func (t *Tableflip) start(ctx context.Context, files []File) (Child, error) {
+func (t *Tableflip) start(ctx context.Context, files []File, g target) (Child, error) {
 	a, err := t.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.prepare(files); err != nil {
+	if err := a.prepare(files, g); err != nil {
 		runtime.GC() // as in run
 		t.release(a)
 		return nil, err

@@ -1,0 +1,129 @@
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/hdctl/handoff/upgrade/control"
+	"github.com/hdctl/handoff/upgrade/internal/statedir"
+)
+
+// records is what a service remembers beyond its restart. Nothing of it is needed for
+// an upgrade, and no failure of it fails one: it is written by a worker, and status
+// tells of the failure.
+type records struct {
+	worker
+	dir *statedir.Dir // nil: nothing is kept
+}
+
+// openRecords opens the state directory, if there is one.
+func (u *Upgrader) openRecords() {
+	u.records.worker = newWorker()
+	path := stateDir(u.set, u.env, u.name)
+	if path == "" {
+		return
+	}
+	dir, err := statedir.Open(path)
+	if err != nil {
+		u.warn(fmt.Sprintf("no history of upgrades is kept: %v", err))
+		return
+	}
+	u.records.dir, u.statePath = dir, path
+}
+
+// keep appends the end of an upgrade to the history. The driver calls it.
+func (u *Upgrader) keep(r control.Record, drained time.Time) {
+	dir := u.records.dir
+	if dir == nil {
+		return
+	}
+	e := control.Entry{Record: r, Service: u.name, Invocation: u.env.invocation, DrainEnded: drained}
+	u.records.do(func() {
+		if r.Trigger.PID != 0 { // only then the client's credentials are known
+			e.User = userName(r.Trigger.UID)
+		}
+		u.recordsResult("the history of upgrades is not kept", dir.Append(e))
+	})
+}
+
+// recordsResult has status tell of a failure, until it works again.
+func (u *Upgrader) recordsResult(what string, err error) {
+	text := ""
+	if err != nil {
+		text = fmt.Sprintf("%s: %v", what, err)
+		u.log.LogAttrs(context.Background(), slog.LevelWarn, what, slog.Any("err", err))
+	}
+	u.box.post(func() {
+		u.recordsText = text
+		u.publish()
+	})
+}
+
+// userName is the name of a user, or the number.
+func userName(uid int) string {
+	id := strconv.Itoa(uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}
+
+// History lists what upgrades have ended, newest first.
+func (b backend) History(_ context.Context, limit int, emit func(control.Entry) error) error {
+	dir := b.u.records.dir
+	if dir == nil {
+		return control.Errorf(control.CodeUnsupported, "this service keeps no history: it has no state directory").
+			WithHint("add StateDirectory=handoff/%s to the unit, and restart the service once", b.u.name)
+	}
+	lines, err := dir.Records(0)
+	if err != nil {
+		return fmt.Errorf("read the history: %w", err)
+	}
+	// An upgrade whose old generation has drained has a second line, with all that
+	// the first one says.
+	type key struct {
+		invocation string
+		to         int
+		outcome    string
+	}
+	seen := make(map[key]bool)
+	for _, line := range lines {
+		var e control.Entry
+		if json.Unmarshal(line, &e) != nil {
+			continue
+		}
+		k := key{e.Invocation, e.To, e.Outcome}
+		if e.To != 0 && e.Outcome == control.OutcomeConfirmed {
+			if seen[k] {
+				continue
+			}
+			seen[k] = true
+		}
+		if err := emit(e); err != nil {
+			return err
+		}
+		if limit--; limit == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// pauseFile is where an operator's pause is kept.
+const pauseFile = "pause.json"
+
+// loadPause finds the pause that was in force when the service ended.
+func (u *Upgrader) loadPause() {
+	if u.records.dir == nil {
+		return
+	}
+	var p control.Pause
+	if u.records.dir.Load(pauseFile, &p) == nil {
+		u.paused = &p
+	}
+}
