@@ -146,6 +146,8 @@ func TestWhatTheDesignRestsOn(t *testing.T) {
 		{"Service", "OOMPolicy", "continue"},
 		{"Service", "RuntimeDirectory", "handoff/app"},
 		{"Service", "RuntimeDirectoryMode", "0755"},
+		{"Service", "StateDirectory", "handoff/app"},
+		{"Service", "StateDirectoryMode", "0750"},
 		{"Service", "ExecReload", "/opt/bin/hdctl upgrade --queue app"},
 		{"Service", "WatchdogSec", "30s"},
 		{"Service", "SupplementaryGroups", "adm"},

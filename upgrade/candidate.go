@@ -22,6 +22,7 @@ import (
 type attempt struct {
 	number   int
 	began    time.Time
+	ended    time.Time // zero: not yet
 	deadline time.Time // of the request; zero: none
 	trigger  control.Trigger
 	waiters  []*waiter
@@ -402,7 +403,10 @@ func phaseName(p machine.Phase) string {
 // finishAttempt tells everybody how an upgrade ended.
 func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 	r := u.result(a, e)
-	u.settle(r, a.file)
+	if a.ended.IsZero() {
+		a.ended = time.Now()
+	}
+	u.settle(control.Record{Time: a.ended, Result: *r}, a.file)
 	confirmed := r.Outcome == control.OutcomeConfirmed
 	for _, w := range a.waiters {
 		if confirmed && w.req.Wait == control.WaitDrained {
@@ -416,8 +420,9 @@ func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 
 // settle puts an upgrade that has ended, with file, on record: in status, events,
 // log, journal, history, and systemd's status text.
-func (u *Upgrader) settle(r *control.Result, file fileID) {
-	u.last = &control.Record{Time: time.Now(), Result: *r}
+func (u *Upgrader) settle(record control.Record, file fileID) {
+	u.last = &record
+	r := &record.Result
 	confirmed := r.Outcome == control.OutcomeConfirmed
 	phase, level := control.PhaseConfirmed, slog.LevelInfo
 	u.failedFile = fileID{}

@@ -319,7 +319,8 @@ func (u *Upgrader) tellPromoted(number int) {
 		files = append(files, u.exe)
 	}
 	if a := u.attempt; a != nil {
-		m.Last = encodeRecord(u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number}))
+		a.ended = time.Now() // so that both tell of the same moment
+		m.Last = encodeRecord(control.Record{Time: a.ended, Result: *u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number})})
 	}
 	// Our first report comes before, so that its very first status knows of us.
 	r := u.drainReport()

@@ -87,9 +87,8 @@ func (b backend) History(_ context.Context, limit int, emit func(control.Entry) 
 	// An upgrade whose old generation has drained has a second line, with all that
 	// the first one says.
 	type key struct {
-		invocation string
-		to         int
-		outcome    string
+		at int64
+		to int
 	}
 	seen := make(map[key]bool)
 	for _, line := range lines {
@@ -97,13 +96,11 @@ func (b backend) History(_ context.Context, limit int, emit func(control.Entry) 
 		if json.Unmarshal(line, &e) != nil {
 			continue
 		}
-		k := key{e.Invocation, e.To, e.Outcome}
-		if e.To != 0 && e.Outcome == control.OutcomeConfirmed {
-			if seen[k] {
-				continue
-			}
-			seen[k] = true
+		k := key{e.Time.UnixNano(), e.To}
+		if seen[k] {
+			continue
 		}
+		seen[k] = true
 		if err := emit(e); err != nil {
 			return err
 		}

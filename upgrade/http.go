@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hdctl/handoff/upgrade/internal/pulse"
 	"github.com/hdctl/handoff/upgrade/internal/track"
 )
 
@@ -90,6 +91,10 @@ type httpServer struct {
 	h2c      bool // they may be HTTP/2 without TLS
 	sessions func(context.Context, *Conn)
 
+	page        atomic.Pointer[pulse.Page] // where requests are counted whose connection is not known; nil: nowhere
+	statusKnown [httpVersions]atomic.Bool  // statuses of answers can be read, by statusField
+	statusField [httpVersions]atomic.Pointer[statusField]
+
 	draining atomic.Pointer[struct{ _ byte }] // nil: it does not drain
 	ctx      context.Context                  // ends at the deadline: what all requests' contexts come from
 	cancel   context.CancelCauseFunc
@@ -99,7 +104,11 @@ type httpServer struct {
 }
 
 func (s *httpServer) Serve(ln net.Listener) error {
+	for version, err := range verifiedStatus() {
+		s.statusKnown[version].Store(err == nil)
+	}
 	if l, ok := ln.(*Listener); ok {
+		s.page.Store(l.pulse)
 		s.mu.Lock()
 		s.listeners = append(s.listeners, l)
 		s.mu.Unlock()
@@ -252,6 +261,9 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 		}
 		return s, true
 	})
+	if phase == track.Hijacked {
+		c.listener().pulse.Observe(untimed, false)
+	}
 	switch {
 	case state == http.StateNew && before&inherited != 0:
 		d := s.srv.IdleTimeout
@@ -269,10 +281,10 @@ func (s *httpServer) observe(c *Conn, by net.Conn, state http.ConnState) {
 	}
 }
 
-// serve is the handler around the service's.
-func (s *httpServer) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
-	c, ok := ConnFrom(r.Context())
-	if !ok { // behind a wrapper of the service that hides it
+// answer has the service's handler answer a request. c is nil if it is not known:
+// behind a wrapper of the service that hides it.
+func (s *httpServer) answer(c *Conn, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	if c == nil {
 		if s.draining.Load() != nil {
 			w.Header().Set("Connection", "close")
 		}

@@ -119,8 +119,8 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 
 // encodeRecord and decodeRecord carry the last upgrade over a link. What cannot
 // be decoded is left out.
-func encodeRecord(r *control.Result) json.RawMessage {
-	data, err := json.Marshal(control.Record{Time: time.Now(), Result: *r})
+func encodeRecord(r control.Record) json.RawMessage {
+	data, err := json.Marshal(r)
 	if err != nil {
 		return nil
 	}

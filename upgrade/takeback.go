@@ -69,7 +69,7 @@ func (u *Upgrader) recordTakenBack(number int) {
 				r.Error = control.Errorf(control.CodeFellBack, "generation %d ended after it was confirmed (%s); generation %d, which still drained, serves again", number, cause.text, u.number).
 					WithHint("what it printed is in the journal: journalctl _PID=%d", a.pid)
 			}
-			u.settle(&r, u.confirmedFile)
+			u.settle(control.Record{Time: time.Now(), Result: r}, u.confirmedFile)
 			for _, w := range waiters {
 				answer := r
 				answer.Total = time.Since(w.began).Seconds()

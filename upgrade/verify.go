@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -173,3 +174,77 @@ func (l *oneListener) Close() error {
 }
 
 func (l *oneListener) Addr() net.Addr { return &net.UnixAddr{Name: "verify", Net: "unix"} }
+
+// verifyStatus finds out whether the status of an answer is where we look for it in
+// the net/http that this program is linked with ([findStatus]).
+func verifyStatus(version int) error {
+	name, protocols := "HTTP/1", new(http.Protocols)
+	if version == http2 {
+		name = "HTTP/2"
+		protocols.SetUnencryptedHTTP2(true)
+	} else {
+		protocols.SetHTTP1(true)
+	}
+	seen := make(chan [3]int, 1)
+	srv := &http.Server{
+		Protocols: protocols,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			status := findStatus(reflect.TypeOf(w))
+			before := status.read(w)
+			w.WriteHeader(http.StatusEarlyHints)
+			early := status.read(w)
+			if r.URL.Path == "/error" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			} else {
+				_, _ = io.WriteString(w, "well")
+			}
+			seen <- [3]int{before, early, status.read(w)}
+		}),
+	}
+	client, stop := verifyServer(srv)
+	defer stop()
+	for path, want := range map[string]int{"/": http.StatusOK, "/error": http.StatusServiceUnavailable} {
+		r, err := client.Get("http://verify" + path)
+		if err != nil {
+			return fmt.Errorf("check where net/http keeps the status of %s: %w", name, err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // so that the connection can be used again
+		r.Body.Close()
+		if got := <-seen; got != [3]int{0, 0, want} || r.StatusCode != want {
+			return fmt.Errorf("net/http keeps the status of %s elsewhere than it is known to: found %d, instead of %d", name, got, want)
+		}
+	}
+	return nil
+}
+
+// verifyServer has srv serve one connection, that of the client.
+func verifyServer(srv *http.Server) (*http.Client, func()) {
+	conn, server := net.Pipe()
+	closed := make(chan struct{})
+	srv.ErrorLog = log.New(io.Discard, "", 0)
+	srv.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(&oneListener{conn: server, closed: make(chan struct{})})
+	}()
+	transport := &http.Transport{
+		Protocols:   srv.Protocols,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}
+	stop := func() {
+		transport.CloseIdleConnections()
+		_ = conn.Close()
+		_ = srv.Close()
+		<-done
+		select {
+		case <-closed: // its goroutine has ended
+		case <-time.After(verifyTimeout): // or was never there
+		}
+	}
+	return &http.Client{Transport: transport, Timeout: verifyTimeout}, stop
+}

@@ -25,7 +25,7 @@ type service struct {
 	generation int
 	pid        int
 	started    time.Time
-	draining   <-chan struct{} // closed when this generation shall finish
+	draining   func() <-chan struct{} // closed when this generation shall finish; another one after a fall back
 	log        *slog.Logger
 }
 
@@ -139,7 +139,7 @@ func (s *service) bytes(w http.ResponseWriter, r *http.Request) {
 func (s *service) leaving(r *http.Request) (leaving <-chan struct{}, stay func()) {
 	c, ok := upgrade.ConnFrom(r.Context())
 	if !ok {
-		return s.draining, func() {}
+		return s.draining(), func() {}
 	}
 	ch := make(chan struct{})
 	stop := c.OnDrain(func() { close(ch) })

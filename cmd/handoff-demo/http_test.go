@@ -24,7 +24,7 @@ func newService(t *testing.T) (url string, drain func()) {
 	draining := make(chan struct{})
 	s := &service{
 		name: "demo", version: "v7", generation: 7, pid: 4242, started: time.Now(),
-		draining: draining, log: slog.New(slog.DiscardHandler),
+		draining: func() <-chan struct{} { return draining }, log: slog.New(slog.DiscardHandler),
 	}
 	server := httptest.NewServer(s.handler())
 	t.Cleanup(server.Close)
@@ -151,7 +151,7 @@ func TestStreamSaysGoodbye(t *testing.T) {
 }
 
 func TestStreamEndsWithItsClient(t *testing.T) {
-	s := &service{draining: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	s := &service{draining: func() <-chan struct{} { return nil }, log: slog.New(slog.DiscardHandler)}
 	returned := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(returned)

@@ -100,7 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		generation: up.Generation(),
 		pid:        os.Getpid(),
 		started:    time.Now(),
-		draining:   up.Draining(),
+		draining:   up.Draining,
 		log:        log,
 	}
 

@@ -10,7 +10,7 @@ type Entry struct {
 	// User is the name of Trigger.UID, where the client's credentials are known.
 	User string `json:"user,omitempty"`
 	// DrainEnded is when the old generation was done; Migrated and Cut of the
-	// result are final then.
+	// result are final then. In the file that is a second line, with the same Time.
 	DrainEnded time.Time `json:"drain_ended,omitzero"`
 }
 

@@ -73,12 +73,12 @@ type (
 	}
 	// Retired: a candidate that was rolled back drains.
 	Retired struct{ Number int }
-	// Numbered: what a drainer has to know to take the place of main. It has used
-	// the numbers below Next, or is about to. Covered: a candidate will take its
-	// place.
+	// Numbered: what a drainer has to know to take the place of main, which is the
+	// generation Number. It has used the numbers below Next, or is about to. Covered:
+	// if it dies, a candidate takes its place, and nobody else.
 	Numbered struct {
-		Next    int
-		Covered bool
+		Number, Next int
+		Covered      bool
 	}
 	// StageNow: the predecessor is going to pass connections on to us.
 	StageNow struct{}

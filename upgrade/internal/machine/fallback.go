@@ -6,13 +6,15 @@ package machine
 // leadGoneInDrain is the death of the main generation while we drain. Who has
 // handed over to it takes over again, and nobody else: only that one is its parent,
 // so only where that one lives does systemd not notice the death, and end us all.
-// Where main has a candidate that serves, that one goes on: it does not know us.
+// Where main has a candidate that serves, that one goes on: it does not know us. And
+// who is to take over, and dies before it has, was not main: systemd may know by now
+// that main is dead, which one cannot tell from a stop.
 func (t *transition) leadGoneInDrain(tooLate bool) {
 	switch {
 	case t.Covered:
 		t.exit(Exit{Abandoned: true})
 	case t.Reserve != 0:
-		t.Lead, t.Reserve = t.Reserve, 0
+		t.Lead, t.Reserve, t.Covered = t.Reserve, 0, true
 	case t.Lead == t.Heir && !tooLate:
 		t.takeBack()
 	default:
@@ -37,11 +39,24 @@ func (t *transition) tellNumbers() {
 	}
 }
 
+// numbered is the word of the main generation to a drainer. It is the first one of a
+// generation that has taken over again.
+func (t *transition) numbered(e Numbered) {
+	t.Next = max(t.Next, e.Next)
+	if e.Number == t.Reserve && t.Reserve != 0 {
+		t.Lead, t.Reserve = t.Reserve, 0
+	}
+	if e.Number == t.Lead && t.Life == Draining {
+		t.Covered = e.Covered
+	}
+}
+
 // takeBack makes us serve again in the middle of our drain.
 func (t *transition) takeBack() {
 	gone := t.Lead
 	t.Life, t.Main, t.Lead, t.Heir = Serving, true, 0, 0
 	t.do(TakeBack{gone}, OpenGate{}, Lead{}, NotifyMain{t.Number})
+	t.tellNumbers()
 }
 
 // hung is a process that lives, but does not work. It is fenced off before

@@ -109,7 +109,8 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 // that it has started, and is the one to serve again.
 func (m *model) shouldTakeBack(w *world, n int) bool {
 	gone, ok := m.event.(machine.PeerGone)
-	return ok && !gone.TooLate && int(w.gens[gone.Number].parent) == n && !w.gens[gone.Number].covers && !w.seen.cut
+	main := &w.gens[gone.Number]
+	return ok && !gone.TooLate && int(main.parent) == n && main.led && !main.covers && !w.seen.cut
 }
 
 // checkReport looks at an answer.

@@ -44,7 +44,7 @@ func (m *model) give(w *world, n int, e machine.Event, cut uint8) {
 	if after.Stopping {
 		w.release(n)
 	}
-	g.state, g.covers = a.next, after.Candidate.Covers
+	g.state, g.covers, g.led = a.next, after.Candidate.Covers, after.Main
 	for i, effect := range a.effects {
 		m.note("    %T%+v", effect, effect)
 		m.checkEffect(w, n, &before, &after, effect)

@@ -382,7 +382,7 @@ func (m *model) hear(w *world, n int, v move) {
 	case retired:
 		m.give(w, n, machine.Retired{Number: from}, v.cut)
 	case numbers, covered:
-		m.give(w, n, machine.Numbered{Next: number, Covered: kind == covered}, v.cut)
+		m.give(w, n, machine.Numbered{Number: from, Next: number, Covered: kind == covered}, v.cut)
 	case promoted:
 		m.give(w, n, machine.Promoted{}, v.cut)
 	case stopping:

@@ -108,7 +108,8 @@ type State struct {
 	// makes us serve again. Reserve is the generation that would do so if it is not
 	// us: the one that has handed over to Lead.
 	Heir, Reserve int
-	// Covered: while we drain, Lead has a candidate that takes its place if it dies.
+	// Covered: while we drain, it is not for us to take the place of Lead if it dies: it
+	// has a candidate that does, or was to take over itself and has not said that it has.
 	Covered bool
 	// Retiring is a candidate that was rolled back and has not said yet that it
 	// drains.

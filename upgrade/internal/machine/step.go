@@ -58,8 +58,7 @@ func (t *transition) step(event Event) {
 	case Retired:
 		t.retired(e.Number)
 	case Numbered:
-		t.Next = max(t.Next, e.Next)
-		t.Covered = e.Covered && t.Life == Draining && !t.Main
+		t.numbered(e)
 	case StageNow:
 		if t.Life == Waiting {
 			t.Life = Staged

@@ -35,6 +35,7 @@ type generation struct {
 	hastened bool    // its drain was shortened
 	hung     bool    // it does nothing any more
 	covers   bool    // its candidate takes its place if it dies. It outlives the process
+	led      bool    // it is main. It outlives the process
 	pending  set     // work that was begun and ends some time: checking and so on
 	timers   set     // that are armed
 	links    set     // the generations that it listens to, and whose death it watches for
@@ -170,6 +171,20 @@ func (q *queue) push(v word) {
 	panic("the model's queues are too short")
 }
 
+// renew is push, for news that make those before it old. Whether these are read first
+// or not makes no difference to who reads them, and would make for many worlds.
+func (q *queue) renew(v word) {
+	for shift := 56; shift >= 0; shift -= 8 {
+		if last := word(*q >> shift); last != 0 {
+			if kind, _ := last.split(); kind == numbers || kind == covered {
+				*q &^= 0xff << shift
+			}
+			break
+		}
+	}
+	q.push(v)
+}
+
 func (q queue) contains(v word) bool {
 	for ; q != 0; q >>= 8 {
 		if word(q) == v {
@@ -199,7 +214,12 @@ func (w *world) somebodyAccepts() bool {
 // at its other end.
 func (w *world) send(from, to int, v word) {
 	if p := w.gens[to].process; w.gens[from].links.has(to) && (p == started || p == running) {
-		w.gens[to].inbox[from].push(v)
+		switch kind, _ := v.split(); kind {
+		case numbers, covered:
+			w.gens[to].inbox[from].renew(v)
+		default:
+			w.gens[to].inbox[from].push(v)
+		}
 	}
 }
 
@@ -252,7 +272,7 @@ func (w *world) die(n int) {
 	if main == n && !w.alive(int(w.gens[n].parent)) || waited {
 		w.systemd.mainDied = true
 	}
-	w.gens[n] = generation{process: gone, parent: w.gens[n].parent, covers: w.gens[n].covers}
+	w.gens[n] = generation{process: gone, parent: w.gens[n].parent, covers: w.gens[n].covers, led: w.gens[n].led}
 	w.release(n)
 	for n := range w.gens {
 		if w.alive(n) {
