@@ -210,6 +210,15 @@ func TestTimeline(t *testing.T) {
 		}
 		assert.Equal(t, []time.Time{at(tt.from), at(tt.to)}, []time.Time{g.From, g.To}, "%+v", tt)
 	}
+	for _, tt := range []struct{ at, generation, end int }{
+		{0, 1, 10}, {10, 1, 25}, {30, 1, 0}, {30, 2, 130}, {130, 2, 131}, {0, 3, 230}, {0, 0, 0},
+	} {
+		a, ok := line.Next(at(tt.at), tt.generation)
+		assert.Equal(t, tt.end > 0, ok, "%+v", tt)
+		if ok {
+			assert.Equal(t, at(tt.end), a.End(), "%+v", tt)
+		}
+	}
 	assert.Equal(t, "11 arrivals, 3 failed, 1 refused, 2 reset; longest gap 100ms, "+
 		"from 03:04:05.030 (generation 1) to 03:04:05.130 (generation 2); begun at most 3ms late", line.String())
 	assert.Zero(t, load.Timeline{ok(0, 1, 1)}.Longest())

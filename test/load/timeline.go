@@ -61,6 +61,18 @@ func (t Timeline) Around(at time.Time, within time.Duration) Gap {
 	return t.longest(func(g Gap) bool { return !g.To.Before(at.Add(-within)) && !g.From.After(at.Add(within)) })
 }
 
+// Next is the good answer of a generation that came first after an instant; false if
+// there was none. Where another generation has served in between, it is how the
+// given one is back.
+func (t Timeline) Next(at time.Time, generation int) (next Arrival, ok bool) {
+	for _, a := range t {
+		if a.Answered > 0 && a.Generation == generation && a.End().After(at) && (!ok || a.End().Before(next.End())) {
+			next, ok = a, true
+		}
+	}
+	return next, ok
+}
+
 func (t Timeline) longest(in func(Gap) bool) Gap {
 	good := slices.DeleteFunc(slices.Clone(t), func(a Arrival) bool { return a.Answered == 0 })
 	slices.SortFunc(good, func(a, b Arrival) int { return cmp.Compare(a.End().UnixNano(), b.End().UnixNano()) })

@@ -18,7 +18,9 @@ import (
 // the error says why not, and the result is nil only if the context ended or if
 // the service was never asked. Where the service gave none, the client makes
 // one: [OutcomeRefused], or [OutcomeUnknown] if it went away or broke down in
-// between. Only [Client.Status] can then tell what happened.
+// between. Only [Client.Status] can then tell what happened. A result without an
+// Error, together with an error, is a success that was not asked for: an automatic
+// upgrade is only staged if somebody has promoted it by hand.
 //
 // A context that ends stops the waiting, not the upgrade. To limit the upgrade
 // itself, set the Timeout of the request.
@@ -28,24 +30,22 @@ import (
 // is left of its time.
 func (c *Client) Upgrade(ctx context.Context, req UpgradeRequest, on func(Event)) (*Result, error) {
 	return c.rollout(ctx, rollout{
-		path: "/v1/upgrade", timeout: req.Timeout, follow: req.Queue, good: req.good(),
+		path: "/v1/upgrade", timeout: req.Timeout, follow: req.Queue, good: req.fulfilled,
 		request: func(timeout float64) any { req.Timeout = timeout; return req },
 	}, on)
 }
 
-// good are the outcomes that an upgrade was asked for.
-func (req UpgradeRequest) good() []string {
-	var all []string
-	if req.IfChanged {
-		all = append(all, OutcomeUnchanged)
-	}
+// fulfilled tells whether r is what was asked for.
+func (req UpgradeRequest) fulfilled(r *Result) bool {
 	switch {
+	case req.IfChanged && r.Outcome == OutcomeUnchanged:
+		return true
 	case req.DryRun:
-		return append(all, OutcomeChecked)
+		return r.Outcome == OutcomeChecked
 	case req.Stage != 0:
-		return append(all, OutcomeStaged)
+		return r.Outcome == OutcomeStaged
 	}
-	return append(all, OutcomeConfirmed)
+	return r.Outcome == OutcomeConfirmed
 }
 
 // Promote gives a staged generation another share of the new connections, or all,
@@ -56,12 +56,13 @@ func (req UpgradeRequest) good() []string {
 // is as in [Client.Upgrade]. The request goes to whichever generation is the main
 // one, also if that changes while it is on its way.
 func (c *Client) Promote(ctx context.Context, req PromoteRequest, on func(Event)) (*Result, error) {
-	good := OutcomeConfirmed
+	want := OutcomeConfirmed
 	if req.Share != 0 {
-		good = OutcomeStaged
+		want = OutcomeStaged
 	}
 	return c.rollout(ctx, rollout{
-		path: "/v1/promote", timeout: req.Timeout, follow: true, good: []string{good},
+		path: "/v1/promote", timeout: req.Timeout, follow: true,
+		good:    func(r *Result) bool { return r.Outcome == want },
 		request: func(timeout float64) any { req.Timeout = timeout; return req },
 	}, on)
 }
@@ -71,12 +72,17 @@ func (c *Client) Promote(ctx context.Context, req PromoteRequest, on func(Event)
 //
 // A nil error means that the old version serves: with [OutcomeRolledBack] it never
 // stopped, or serves again, and with [OutcomeConfirmed] it runs in a new generation.
-// Otherwise the error says why not, and the result is as in [Client.Upgrade]. The
+// Otherwise the error says why not, also where the upgrade in progress was confirmed
+// before it could be ended, and the result is as in [Client.Upgrade]. The
 // request goes to whichever generation is the main one, also if that changes while
 // it is on its way.
 func (c *Client) Rollback(ctx context.Context, req RollbackRequest, on func(Event)) (*Result, error) {
 	return c.rollout(ctx, rollout{
-		path: "/v1/rollback", timeout: req.Timeout, follow: true, good: []string{OutcomeRolledBack, OutcomeConfirmed},
+		path: "/v1/rollback", timeout: req.Timeout, follow: true,
+		// Confirmed without having been one, it is the upgrade that should not be.
+		good: func(r *Result) bool {
+			return r.Outcome == OutcomeRolledBack || r.Outcome == OutcomeConfirmed && r.Rollback
+		},
 		request: func(timeout float64) any { req.Timeout = timeout; return req },
 	}, on)
 }
@@ -88,7 +94,7 @@ type rollout struct {
 	request func(timeout float64) any // the body
 	timeout float64                   // what the caller wants
 	follow  bool                      // ask again where another generation is the main one
-	good    []string                  // outcomes that are no error
+	good    func(*Result) bool        // it is what was asked for
 }
 
 // maxMoves is how often a request follows the main generation.
@@ -148,13 +154,23 @@ func (c *Client) rolloutOnce(ctx context.Context, ro rollout, body any, on func(
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(ro.good, result.Outcome) {
+	switch {
+	case ro.good(result):
 		return result, nil
+	case result.Error != nil:
+		return result, result.Error
+	case slices.Contains(successes(), result.Outcome):
+		// Somebody else has decided meanwhile, or the service is older than what
+		// it was asked for. The result is as true as ever.
+		return result, Errorf(CodeInternal, "the request ended as %q, which is not what it asked for", result.Outcome)
 	}
-	if result.Error == nil {
-		result.Error = Errorf(CodeInternal, "the request ended as %q, without a reason", result.Outcome)
-	}
+	result.Error = Errorf(CodeInternal, "the request ended as %q, without a reason", result.Outcome)
 	return result, result.Error
+}
+
+// successes are the outcomes that come without an error.
+func successes() []string {
+	return []string{OutcomeConfirmed, OutcomeStaged, OutcomeChecked, OutcomeUnchanged}
 }
 
 // resultOf is the result that goes with an error that came instead of a stream.

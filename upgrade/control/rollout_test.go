@@ -52,7 +52,7 @@ func TestRollout(t *testing.T) {
 		{"/v1/rollback", rollback(rollbackRequest), func(t *testing.T, r *http.Request) { assertBody(t, rollbackRequest, r) }},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
-			want := control.Result{Outcome: control.OutcomeConfirmed, From: 6, To: 7, Version: "v2", Confirmed: 2.04}
+			want := control.Result{Outcome: control.OutcomeConfirmed, From: 6, To: 7, Version: "v2", Confirmed: 2.04, Rollback: true}
 			c := &control.Client{Socket: serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				assert.Equal(t, "POST "+tt.path, r.Method+" "+r.URL.RequestURI())
 				tt.body(t, r)
@@ -86,22 +86,24 @@ func TestRolloutOutcomes(t *testing.T) {
 		control.OutcomeUnchanged, control.OutcomeUnknown, "of the future", "",
 	}
 	for _, tt := range []struct {
-		name string
-		call call
-		good []string
+		name     string
+		call     call
+		good     []string
+		rollback bool // the result is of a rollback
 	}{
-		{"upgrade", upgrade(control.UpgradeRequest{}), []string{control.OutcomeConfirmed}},
-		{"automatic upgrade", upgrade(control.UpgradeRequest{Auto: new(control.Auto)}), []string{control.OutcomeConfirmed}},
-		{"staged upgrade", upgrade(control.UpgradeRequest{Stage: 5}), []string{control.OutcomeStaged}},
+		{"upgrade", upgrade(control.UpgradeRequest{}), []string{control.OutcomeConfirmed}, false},
+		{"automatic upgrade", upgrade(control.UpgradeRequest{Auto: new(control.Auto)}), []string{control.OutcomeConfirmed}, false},
+		{"staged upgrade", upgrade(control.UpgradeRequest{Stage: 5}), []string{control.OutcomeStaged}, false},
 		// An older service ignores what it does not know, and upgrades.
-		{"dry run", upgrade(control.UpgradeRequest{DryRun: true}), []string{control.OutcomeChecked}},
-		{"dry run of a staged upgrade", upgrade(control.UpgradeRequest{DryRun: true, Stage: 5}), []string{control.OutcomeChecked}},
-		{"upgrade if changed", upgrade(control.UpgradeRequest{IfChanged: true}), []string{control.OutcomeConfirmed, control.OutcomeUnchanged}},
-		{"staged upgrade if changed", upgrade(control.UpgradeRequest{IfChanged: true, Stage: 5}), []string{control.OutcomeStaged, control.OutcomeUnchanged}},
-		{"dry run if changed", upgrade(control.UpgradeRequest{IfChanged: true, DryRun: true}), []string{control.OutcomeChecked, control.OutcomeUnchanged}},
-		{"promote", promote(control.PromoteRequest{}), []string{control.OutcomeConfirmed}},
-		{"promote to a share", promote(control.PromoteRequest{Share: 50}), []string{control.OutcomeStaged}},
-		{"rollback", rollback(control.RollbackRequest{}), []string{control.OutcomeConfirmed, control.OutcomeRolledBack}},
+		{"dry run", upgrade(control.UpgradeRequest{DryRun: true}), []string{control.OutcomeChecked}, false},
+		{"dry run of a staged upgrade", upgrade(control.UpgradeRequest{DryRun: true, Stage: 5}), []string{control.OutcomeChecked}, false},
+		{"upgrade if changed", upgrade(control.UpgradeRequest{IfChanged: true}), []string{control.OutcomeConfirmed, control.OutcomeUnchanged}, false},
+		{"staged upgrade if changed", upgrade(control.UpgradeRequest{IfChanged: true, Stage: 5}), []string{control.OutcomeStaged, control.OutcomeUnchanged}, false},
+		{"dry run if changed", upgrade(control.UpgradeRequest{IfChanged: true, DryRun: true}), []string{control.OutcomeChecked, control.OutcomeUnchanged}, false},
+		{"promote", promote(control.PromoteRequest{}), []string{control.OutcomeConfirmed}, false},
+		{"promote to a share", promote(control.PromoteRequest{Share: 50}), []string{control.OutcomeStaged}, false},
+		{"rollback", rollback(control.RollbackRequest{}), []string{control.OutcomeConfirmed, control.OutcomeRolledBack}, true},
+		{"rollback of an upgrade in progress", rollback(control.RollbackRequest{}), []string{control.OutcomeRolledBack}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var result control.Result
@@ -110,7 +112,7 @@ func TestRolloutOutcomes(t *testing.T) {
 			}))}
 			var good []string
 			for _, outcome := range all {
-				result = control.Result{Outcome: outcome, Error: control.Errorf(control.CodeRolledBack, "why")}
+				result = control.Result{Outcome: outcome, Rollback: tt.rollback, Error: control.Errorf(control.CodeRolledBack, "why")}
 				got, err := tt.call(t, c, nil)
 				require.NotNil(t, got)
 				assert.Equal(t, outcome, got.Outcome)
@@ -123,7 +125,12 @@ func TestRolloutOutcomes(t *testing.T) {
 				result.Error = nil
 				got, err = tt.call(t, c, nil)
 				e := requireCode(t, err, control.CodeInternal)
-				assert.Same(t, e, got.Error, "a reason in any case")
+				switch outcome {
+				case control.OutcomeConfirmed, control.OutcomeStaged, control.OutcomeChecked, control.OutcomeUnchanged:
+					assert.Equal(t, &result, got, "it is as true as ever")
+				default:
+					assert.Same(t, e, got.Error, "a reason in any case")
+				}
 			}
 			assert.ElementsMatch(t, tt.good, good)
 		})
@@ -221,7 +228,7 @@ func TestRolloutFollowsMain(t *testing.T) {
 				result := &control.Result{Outcome: refusal, Error: notMain}
 				switch {
 				case len(got) > moves:
-					stream(line(t, control.Line{Result: &control.Result{Outcome: control.OutcomeConfirmed}}))(w, r)
+					stream(line(t, control.Line{Result: &control.Result{Outcome: control.OutcomeConfirmed, Rollback: true}}))(w, r)
 				case tt.unasked:
 					answer(http.StatusPreconditionFailed, control.Line{Error: notMain, Result: result})(w, r)
 				default:

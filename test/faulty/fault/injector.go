@@ -119,15 +119,17 @@ func (in *Injector) Handler(next http.Handler) http.Handler {
 			return
 		}
 		in.pass() // a deadlock that came meanwhile has caught this one, too
+		if in.plan.At == Request && n == int64(in.plan.Request) {
+			var striking sync.WaitGroup
+			striking.Go(in.strike) // in a goroutine of its own: net/http would recover from a panic
+			striking.Wait()
+			in.pass()
+		}
 		if ill && due(n, in.plan.Errors) {
 			http.Error(w, "this version is ill", http.StatusInternalServerError)
-		} else {
-			next.ServeHTTP(w, r)
+			return
 		}
-		if in.plan.At == Request && n == int64(in.plan.Request) {
-			_ = http.NewResponseController(w).Flush()
-			go in.strike() // in a goroutine of its own: net/http would recover from a panic
-		}
+		next.ServeHTTP(w, r)
 	})
 }
 

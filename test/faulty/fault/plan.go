@@ -25,7 +25,7 @@ const (
 	Probation Moment = "probation" // the same, but [Plan.After] is 300 ms if it is not set
 	Confirmed Moment = "confirmed" // it is the main generation
 	Drain     Moment = "drain"     // the same, but [Plan.After] is 500 ms if it is not set: an old one may still drain
-	Request   Moment = "request"   // request number [Plan.Request] has been answered
+	Request   Moment = "request"   // request number [Plan.Request] is there, and not answered yet
 )
 
 // Fault is the way in which it goes wrong.

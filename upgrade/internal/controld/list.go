@@ -32,13 +32,10 @@ func (l *list) send(lines []byte) error {
 	return l.fail(l.a.lines(lines))
 }
 
-// fail ends the list with err, if that is one and there was none before, and
-// returns what has ended it.
+// fail ends the list with err, if that is one.
 func (l *list) fail(err error) error {
-	if l.broken == nil {
-		l.broken = err
-	}
-	return l.broken
+	l.broken = err
+	return err
 }
 
 // whole tells whether the list is complete, given the error of who has made it.
