@@ -59,6 +59,7 @@ const goodbyeSlack = 2 * time.Second
 // check looks at the file, away from the driver: file systems can be slow.
 func (u *Upgrader) check() {
 	a := u.attempt
+	a.digest = a.program.digest
 	path, needed := a.program.path(u), u.needed(a.program)
 	for _, d := range u.state.Drainers {
 		// Who takes over from us one day shall not use these numbers again.
@@ -78,7 +79,7 @@ func (u *Upgrader) check() {
 			}
 			u.step(machine.Checked{OK: failed == nil})
 		})
-		if a.digest = a.program.digest; failed == nil && needed.File == nil {
+		if failed == nil && needed.File == nil {
 			digest := u.digestOf(path)
 			u.box.post(func() { a.digest = digest })
 		}

@@ -35,6 +35,35 @@
 // the old one drains. If the new one cannot be started, exits, hangs, or is the
 // wrong file, nothing has changed, and the next upgrade is as good as the first.
 //
+// # What becomes of a bad version
+//
+// The old generation watches the new one: that its process lives, by its pidfd, and
+// that it works, by a page of memory in which each generation counts what it accepts,
+// beside what waits in the sockets. A new one that dies, is stopped (SIGSTOP), or
+// lets clients wait for the HangTimeout on probation is killed, and the old one is at
+// the door again. After the confirm the same holds for one that dies, or is stopped
+// for the StoppedTimeout, as long as the old one still drains: it takes its drain
+// back, and is the main process again. One that runs, but does not accept, is
+// reported then, and nothing is done about it. A debugger, a unit whose CPU time is
+// used up, and a service that says that it is busy ([Listener.SetBusy]) are no hang.
+//
+// Where a server cannot take its drain back ([Graceful], the last moment of HTTP/2
+// without a request), the old generation ends at once in that case, and systemd
+// starts the service again; clients that connect meanwhile wait.
+//
+// After such a return [Upgrader.Draining] gives another channel: ask for it each time.
+//
+// A staged upgrade (hdctl upgrade --stage 5%) gives the new generation exactly that
+// share of the new connections: the old one accepts them and passes them on, before a
+// byte is read. It is promoted, or rolled back, by hand, by a time limit, or, with
+// --auto, by a verdict that compares how the two answer: what [HTTP] sees, or what
+// [Options].Health says. Datagrams stay with the old generation until then.
+//
+// A rollback after the confirm is an upgrade to the file that ran before, which is
+// kept open for that; it need not be on disk any more.
+//
+// # A listener is a gate
+//
 // A [Listener] is a gate in front of the sockets: Accept blocks while another
 // generation is at the door, and ends with [net.ErrClosed] when this one is over.
 // The service never learns that it was parked.
@@ -72,7 +101,8 @@
 //
 // The unit is Type=notify, on systemd 252 or later, with NotifyAccess=all, since an
 // old generation that takes over again has to be heard; KillMode=control-group;
-// Restart=always; RuntimeDirectory=handoff/NAME for the control socket; and
+// Restart=always; RuntimeDirectory=handoff/NAME for the control socket;
+// StateDirectory=handoff/NAME for the history of upgrades; and
 // ExecStop=hdctl exec-stop, since systemd would send SIGKILL right after SIGTERM to
 // a main process that was, when it became that, another one's child. `hdctl unit
 // generate` writes it. Only the main generation speaks to systemd: the environment

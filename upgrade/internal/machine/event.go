@@ -65,8 +65,8 @@ type (
 		Number  int
 		TooLate bool
 	}
-	// Hung: the process of a generation lives, but does not work. TooLate as in
-	// PeerGone.
+	// Hung: the process of a generation lives, but does not work. It is told after all
+	// that it said before. TooLate as in PeerGone.
 	Hung struct {
 		Number  int
 		TooLate bool

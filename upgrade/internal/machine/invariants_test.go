@@ -94,7 +94,7 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 		m.must(k.hung || !m.state(w, e.Number).Main, AnswerIsTruth, "generation %d kills %d, which succeeded it", n, e.Number)
 		m.must(k.links == 0 || int(k.parent) == n, DriverIsNotMisled, "generation %d kills %d, which is not its child", n, e.Number)
 		m.must(w.gens[n].links.has(e.Number), DriverIsNotMisled, "generation %d kills %d, which it does not know", n, e.Number)
-		m.must(!k.pending.has(draining) || before.Candidate.Number == e.Number, OnlyACrashCuts, "generation %d kills %d, which drains", n, e.Number)
+		m.must(!k.pending.has(draining) || c == e.Number || before.Retiring == e.Number, OnlyACrashCuts, "generation %d kills %d, and knows that it drains", n, e.Number)
 	case machine.Exit:
 		crashed := e.Abandoned && !before.Stopping && !w.alive(before.Lead)
 		done := before.Life < machine.Serving || before.Life == machine.Draining && !w.gens[n].pending.has(draining)
@@ -176,13 +176,13 @@ func (m *model) checkAlways(w *world) {
 	accepted := w.somebodyAccepts()
 	for n := range w.gens {
 		s := m.state(w, n)
-		if w.gens[n].gate {
+		if w.gens[n].gate && !m.retires(w, n) {
 			open++
 		}
 		if s.Main && w.gens[n].process == running {
 			mains++
 		}
-		if s.Candidate.Phase == machine.Opening || s.Retiring != 0 || m.retires(w, n) {
+		if s.Candidate.Phase == machine.Opening {
 			allowed = 2
 		}
 		served = served || s.Life >= machine.Serving

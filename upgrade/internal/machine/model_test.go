@@ -96,8 +96,12 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		g.gate, w.seen.lost = true, false
 	case machine.CloseGate:
 		g.gate = false
-		if c := s.Candidate.Number; w.seen.termed.has(n) || w.seen.termed.has(c) || w.gens[c].process == gone || w.gens[c].hung {
-			w.seen.lost = w.seen.lost || !w.somebodyAccepts()
+		// Who was to stand there instead got a signal meanwhile: the candidate, or the
+		// predecessor of one that was rolled back.
+		for _, other := range [...]int{n, s.Candidate.Number, s.Lead} {
+			if w.seen.termed.has(other) || w.gens[other].process == gone || w.gens[other].hung {
+				w.seen.lost = w.seen.lost || !w.somebodyAccepts()
+			}
 		}
 	case machine.Lead:
 		g.control = true

@@ -129,7 +129,8 @@ func (m *model) ownMoves(w *world, n int, list []move) []move {
 		can(g.links.has(from) && g.inbox[from] == 0 && w.gens[from].process == gone, mourns, from)
 	}
 	if hung := m.watched(w, n); w.gens[hung].hung {
-		can(!g.pending.has(alarmed), missesLife, hung)
+		// A hang is one only after a while, and what was said before is heard.
+		can(!g.pending.has(alarmed) && g.inbox[hung] == 0, missesLife, hung)
 	}
 	s := m.state(w, n)
 	can(s.Candidate.Manual && s.Candidate.Phase == machine.Probation, confirms, 0)
@@ -183,7 +184,7 @@ func (m *model) movesFromOutside(w *world, n int, list []move) []move {
 		// It is too late to take a drain back.
 		heir := w.left.faults > 0 && s.Life == machine.Draining && s.Lead == from && s.Heir == from
 		can(heir && g.links.has(from) && g.inbox[from] == 0 && w.gens[from].process == gone, move{what: mourns, arg: uint8(from), bad: true})
-		can(heir && w.gens[from].hung && !g.pending.has(alarmed) && !s.Stopping, move{what: missesLife, arg: uint8(from), bad: true})
+		can(heir && w.gens[from].hung && g.inbox[from] == 0 && !g.pending.has(alarmed) && !s.Stopping, move{what: missesLife, arg: uint8(from), bad: true})
 	}
 	return list
 }

@@ -36,7 +36,7 @@ func TestFullDisk(t *testing.T) {
 	// Lines of many pages: the write(2) that does not fit is a short one.
 	n := 0
 	var err error
-	for err == nil {
+	for err == nil && n < 1000 {
 		n++
 		err = d.Append(entry{N: n, Text: text(60_000)})
 	}
@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 	assert.Equal(t, down(4, 1), numbers(t, d, 0))
 
 	// Not a byte more, and not a new file.
-	for err = nil; err == nil; n++ {
+	for err = nil; err == nil && n < 10_000; n++ {
 		err = d.Append(entry{N: n, Text: text(50)})
 	}
 	require.ErrorIs(t, err, unix.ENOSPC)
@@ -90,7 +90,7 @@ func TestFullDiskRotation(t *testing.T) {
 	put(t, filepath.Join(dir, "other"), "")
 	n := 0
 	var err error
-	for err == nil {
+	for err == nil && n < 1000 {
 		n++
 		err = d.Append(entry{N: n, Text: text(100)})
 	}
@@ -118,7 +118,7 @@ func TestFileSizeLimit(t *testing.T) {
 	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)) }()
 	n := 0
 	var err error
-	for err == nil {
+	for err == nil && n < 1000 {
 		n++
 		err = d.Append(entry{N: n, Text: text(7000)})
 	}

@@ -216,7 +216,7 @@ func TestHeldLock(t *testing.T) {
 	d.SetPatience(time.Millisecond)
 
 	n := 0
-	for err == nil {
+	for err == nil && n < 1000 {
 		n++
 		err = d.Append(entry{N: n, Text: text(100)})
 	}

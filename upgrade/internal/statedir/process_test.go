@@ -89,16 +89,23 @@ func (w *writer) line(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
+// memoryDir returns a directory where fdatasync(2) takes no time: so processes
+// are more often where a test wants to meet them.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "statedir")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 // TestCrash kills a process that appends, again and again. What it was told is
 // on the disk must be there, whatever happened to the last line.
 func TestCrash(t *testing.T) {
 	leak.Check(t)
-	// Where nothing has to be waited for, a SIGKILL meets write(2) more often.
-	dir, err := os.MkdirTemp("/dev/shm", "statedir")
-	if err != nil {
-		dir = t.TempDir()
-	}
-	defer os.RemoveAll(dir)
+	dir := memoryDir(t)
 	d := open(t, dir)
 	next, torn := 1, 0
 	for round := range 40 {
@@ -135,17 +142,17 @@ func TestCrash(t *testing.T) {
 func TestTwoProcesses(t *testing.T) {
 	leak.Check(t)
 	const (
-		size  = 300 // of the text of a line, which has some 40 more
-		lines = 75  // of each of the two
-		full  = 40_000
+		size  = 300  // of the text of a line, which has some 30 more
+		lines = 4    // of each of the two
+		full  = 1800 // of the eight, five
 	)
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	d := open(t, dir)
 	var writers []*writer
 	for i := range 2 {
 		writers = append(writers, startWriter(t, dir, fmt.Sprintf("round %d %c", full, 'a'+i)))
 	}
-	for round := range 15 {
+	for round := range 1000 {
 		for _, w := range writers {
 			_, err := fmt.Fprintln(w.in, lines, size)
 			require.NoError(t, err)

@@ -26,9 +26,6 @@ const (
 	// tailFloor is the same for the tail, where the pauses of the scheduler and of
 	// the garbage collector are.
 	tailFloor = 10 * time.Millisecond
-	// tailFactor is how many times as many requests the 95th percentile needs as the
-	// median.
-	tailFactor = 4
 	// minShift is the fraction of requests that must have moved from below to above
 	// a limit. Where a service has fast and slow requests, and the median is at the
 	// border between them, a small change of what clients want moves it far.
@@ -78,7 +75,7 @@ func (c comparison) decide() (verdict, reason string) {
 	}
 	reason = errorsText(c.old, c.new)
 	switch {
-	case c.timed(1):
+	case c.timed():
 		reason += "; " + timeText("median", c.old.Quantile(0.5), c.new.Quantile(0.5))
 	case c.old.Latency > 0 && c.new.Latency > 0:
 		reason += "; " + timeText("mean", c.old.Mean(), c.new.Mean())
@@ -122,16 +119,16 @@ func (c comparison) errors() finding {
 	return finding{}
 }
 
-// timed tells whether both have factor times enough requests whose latency is known.
-func (c comparison) timed(factor int) bool {
-	return min(c.old.timed, c.new.timed) >= uint64(c.policy.MinRequests*factor)
+// timed tells whether both have enough requests whose latency is known.
+func (c comparison) timed() bool {
+	return min(c.old.timed, c.new.timed) >= uint64(c.policy.MinRequests)
 }
 
 // median compares the time that half of the answers took at most.
 func (c comparison) median() finding {
 	was, is := c.old.Quantile(0.5), c.new.Quantile(0.5)
 	limit := c.limit(was, medianFloor)
-	if !c.timed(1) || is <= limit {
+	if !c.timed() || is <= limit {
 		return finding{}
 	}
 	chance, shift := c.slower(limit)
@@ -151,7 +148,7 @@ func (c comparison) median() finding {
 func (c comparison) tail() finding {
 	was, is := c.old.Quantile(0.95), c.new.Quantile(0.95)
 	limit := c.limit(was, tailFloor)
-	if !c.timed(tailFactor) || is <= limit {
+	if !c.timed() || is <= limit {
 		return finding{}
 	}
 	if chance, shift := c.slower(limit); chance >= proof || shift < minShift {
@@ -165,7 +162,7 @@ func (c comparison) tail() finding {
 // timeout of a minute makes a large mean of a thousand fast ones: that is no proof.
 func (c comparison) mean() finding {
 	was, is := c.old.Mean(), c.new.Mean()
-	if c.timed(1) || was <= 0 || is <= c.limit(was, medianFloor) {
+	if c.timed() || was <= 0 || is <= c.limit(was, medianFloor) {
 		return finding{}
 	}
 	return finding{control.VerdictInconclusive, timeText("mean", was, is) + ": a few that took very long would look the same"}

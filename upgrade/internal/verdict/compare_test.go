@@ -205,9 +205,10 @@ func TestHealth(t *testing.T) {
 func anySample(t *rapid.T, name string) pulse.Sample {
 	count := rapid.OneOf(rapid.Uint64Range(0, 1000), rapid.Uint64Range(0, 1<<62))
 	s := pulse.Sample{
-		Requests: count.Draw(t, name+" requests"), Errors: count.Draw(t, name+" errors"),
-		Latency: time.Duration(rapid.Int64().Draw(t, name+" latency")),
+		Requests: count.Draw(t, name+" requests"),
+		Latency:  time.Duration(rapid.Int64Min(0).Draw(t, name+" latency")),
 	}
+	s.Errors = rapid.Uint64Range(0, s.Requests).Draw(t, name+" errors") // package pulse sees to that
 	for range rapid.IntRange(0, 4).Draw(t, name+" buckets") {
 		s.Buckets[rapid.IntRange(0, pulse.NBuckets-1).Draw(t, name+" bucket")] = rapid.Uint64Range(0, 1<<40).Draw(t, name+" in it")
 	}

@@ -13,7 +13,7 @@ func Health(s pulse.Sample, period time.Duration) control.Health {
 	h := control.Health{
 		Period:   max(period, 0).Seconds(),
 		Requests: s.Requests,
-		Errors:   min(s.Errors, s.Requests),
+		Errors:   s.Errors,
 		Median:   s.Quantile(0.5).Seconds(),
 		P95:      s.Quantile(0.95).Seconds(),
 		Mean:     s.Mean().Seconds(),
@@ -32,7 +32,6 @@ type group struct {
 
 func groupOf(s pulse.Sample) group {
 	g := group{Sample: s}
-	g.Errors = min(g.Errors, g.Requests)
 	for _, n := range s.Buckets {
 		g.timed += n
 	}

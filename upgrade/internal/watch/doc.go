@@ -19,7 +19,9 @@
 // [Exiting] is a process that has been killed or has called exit, and has not
 // finished dying. The kernel frees its memory first, which takes about 0.1 s for
 // each GiB, and a core dump takes longer; only then pidfd_open(2) and wait(2) tell.
-// But from the first moment on the process runs no code of its own any more.
+// But from the first moment on the process runs no code of its own any more. (The
+// sign is that its main thread is ending. That of a process which executes another
+// program in its place by execve(2) may do so, too: no generation does.)
 //
 // [Stopped] is a process that somebody has sent SIGSTOP. One that a debugger
 // holds is not meant: its user knows.

@@ -120,6 +120,12 @@ func (s *service) dial() {
 	s.t.Cleanup(func() { c.Close() })
 }
 
+// awaitAccepts waits until n clients have been accepted in all.
+func (s *service) awaitAccepts(n uint64) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.page.Slot(slot).Accepts() == n }, patience, time.Millisecond)
+}
+
 func (s *service) target() watch.Target {
 	return watch.Target{
 		PID:     s.pid(),
@@ -160,7 +166,7 @@ func (f *findings) next() watch.Finding {
 }
 
 // none checks that nothing has been found by the time that a watcher with the same
-// pace finds what goes on four times as long as the limit.
+// pace finds what goes on twice as long as the limit.
 func (f *findings) none(limit time.Duration) {
 	f.t.Helper()
 	page, err := pulse.New()
@@ -171,7 +177,7 @@ func (f *findings) none(limit time.Duration) {
 		PID:     os.Getpid(),
 		Page:    page,
 		Sockets: []watch.Socket{{FD: -1}},
-	}, watch.Limits{Stalled: 4 * limit})
+	}, watch.Limits{Stalled: 2 * limit})
 	require.Equal(f.t, watch.Stalled, control.next().Kind)
 	control.w.Stop()
 	select {

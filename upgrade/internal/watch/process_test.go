@@ -3,12 +3,14 @@ package watch
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/hdctl/handoff/test/leak"
 	"github.com/hdctl/handoff/upgrade/internal/pulse"
@@ -222,6 +224,63 @@ func TestSamplerAsksOnlyIfSomethingIsWrong(t *testing.T) {
 	assert.Zero(t, r.throttled, "it moves")
 	assert.Equal(t, []socketReading{{pending: true, accepts: 1}}, r.sockets)
 	assert.Zero(t, look().throttled, "the first look at what may be an episode")
+}
+
+// TestSamplerAsksAboutAStoppedProcess: this is an episode as well.
+func TestSamplerAsksAboutAStoppedProcess(t *testing.T) {
+	leak.Check(t)
+	q := newQuota(t)
+	q.set(10, 5000)
+	cmd := exec.Command("sleep", "1000")
+	require.NoError(t, cmd.Start())
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	require.NoError(t, cmd.Process.Signal(unix.SIGSTOP))
+	s := newSampler(Target{PID: cmd.Process.Pid})
+	s.throttle.root = q.root
+	defer s.close()
+	limits := Limits{Stopped: time.Second}
+	require.Eventually(t, func() bool { return s.read(limits).process == stopped }, 20*time.Second, time.Millisecond)
+	q.set(11, 8000)
+	assert.Equal(t, 3*time.Millisecond, s.read(limits).throttled)
+}
+
+func TestSamplerPolls(t *testing.T) {
+	leak.Check(t)
+	page, err := pulse.New()
+	require.NoError(t, err)
+	defer page.Close()
+	var target Target
+	target.PID, target.Page = os.Getpid(), page
+	var writers []*os.File
+	for i := range 3 {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		defer r.Close()
+		defer w.Close()
+		writers = append(writers, w)
+		target.Sockets = append(target.Sockets, Socket{Slot: i, FD: int(r.Fd())})
+	}
+	s := newSampler(target)
+	defer s.close()
+	pending := func(l Limits) (p []bool) {
+		for _, socket := range s.read(l).sockets {
+			p = append(p, socket.pending)
+		}
+		return p
+	}
+	all, queue := Limits{Stalled: time.Second}, Limits{Stalled: time.Second, Queue: true}
+	assert.Equal(t, []bool{false, false, false}, pending(all))
+	_, err = writers[1].WriteString("x")
+	require.NoError(t, err)
+	_, err = writers[2].WriteString("x")
+	require.NoError(t, err)
+	require.NoError(t, writers[2].Close())
+	assert.Equal(t, []bool{false, true, false}, pending(all), "the last was shut down")
+	assert.Equal(t, []bool{false, false, false}, pending(queue))
+	page.Slot(0).SetWaiting(1)
+	assert.Equal(t, []bool{true, false, false}, pending(queue))
+	assert.Equal(t, []bool{true, true, false}, pending(all))
 }
 
 func BenchmarkLook(b *testing.B) {

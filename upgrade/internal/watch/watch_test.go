@@ -17,7 +17,7 @@ import (
 )
 
 // limit is long enough for a service that is well, on a machine that is not.
-const limit = 50 * time.Millisecond
+const limit = 100 * time.Millisecond
 
 func TestStopped(t *testing.T) {
 	leak.Check(t)
@@ -46,12 +46,14 @@ func TestStalled(t *testing.T) {
 	s := startService(t)
 	f := observe(t, s.target(), watch.Limits{Stopped: limit, Stalled: limit})
 	s.dial()
+	s.awaitAccepts(1)
 	s.tell("hang")
 	f.none(limit) // nobody waits
-	for range 2 {
-		accepts := s.page.Slot(slot).Accepts()
+	for i := range uint64(2) {
+		s.tell("busy 1")
 		s.dial()
 		s.dial()
+		s.tell("busy 0")
 		x := f.next()
 		assert.Equal(t, watch.Stalled, x.Kind)
 		assert.Equal(t, "http", x.Socket)
@@ -65,7 +67,7 @@ func TestStalled(t *testing.T) {
 		assert.Equal(t, watch.Recovered, x.Kind)
 		assert.Equal(t, "http", x.Socket)
 		assert.Greater(t, x.For, limit)
-		require.Eventually(t, func() bool { return s.page.Slot(slot).Accepts() == accepts+2 }, patience, time.Millisecond)
+		s.awaitAccepts(3 + 2*i)
 		s.tell("hang")
 	}
 }
@@ -413,22 +415,45 @@ func TestNothingAfterStop(t *testing.T) {
 	}
 }
 
-func TestSetFromReport(t *testing.T) {
+// TestSet changes the pace from slow to fast and back, in reports. Each Set has the
+// watcher look once more, and so does Stop not take an hour.
+func TestSet(t *testing.T) {
 	leak.Check(t)
 	target := self(t)
+	slow := watch.Limits{Stalled: time.Nanosecond}
 	var w *watch.Watcher
+	count := 0
 	ready := make(chan struct{})
 	reports := make(chan watch.Finding, 10)
-	w = watch.Start(target, watch.Limits{Stalled: interval}, time.Hour, func(f watch.Finding) {
+	w = watch.Start(target, slow, time.Hour, func(f watch.Finding) {
 		<-ready
-		w.Set(watch.Limits{}, interval)
+		switch count++; count {
+		case 1:
+			w.Set(watch.Limits{Stalled: limit}, interval)
+			target.Page.Slot(0).Accepted()
+		case 3:
+			w.Set(watch.Limits{Stalled: limit}, time.Hour)
+			target.Page.Slot(0).Accepted()
+		}
 		reports <- f
 	})
-	defer w.Stop()
+	for begun := false; !begun; {
+		w.Set(slow, time.Hour)
+		select {
+		case ready <- struct{}{}:
+			begun = true
+		default:
+			runtime.Gosched()
+		}
+	}
 	close(ready)
-	// The next look by itself would be in an hour.
-	w.Set(watch.Limits{Stalled: interval}, interval)
 	assert.Equal(t, watch.Stalled, (<-reports).Kind)
+	assert.Equal(t, watch.Recovered, (<-reports).Kind)
+	x := <-reports // which takes many looks
+	assert.Equal(t, watch.Stalled, x.Kind)
+	assert.GreaterOrEqual(t, x.For, limit)
+	assert.Equal(t, watch.Recovered, (<-reports).Kind)
+	w.Stop()
 }
 
 func TestNothingToCountIn(t *testing.T) {
