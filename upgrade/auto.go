@@ -27,12 +27,13 @@ type autopilot struct {
 }
 
 func newAutopilot(a control.Auto) *autopilot {
-	p := &autopilot{
-		steps:  a.Steps,
-		policy: verdict.Policy{MinRequests: a.MinRequests, MaxErrors: a.MaxErrors / 100, MaxSlowdown: a.MaxSlowdown}.WithDefaults(),
-	}
+	p := &autopilot{steps: a.Steps}
 	if len(p.steps) == 0 {
 		p.steps = defaultSteps[:]
+	}
+	p.policy = verdict.Policy{MinRequests: a.MinRequests, MaxErrors: a.MaxErrors / 100, MaxSlowdown: a.MaxSlowdown}.WithDefaults()
+	for _, step := range p.steps { // a short step has to come to a verdict, too
+		p.policy.WarmUp = min(p.policy.WarmUp, time.Duration(step.Time*float64(time.Second)/2))
 	}
 	return p
 }
@@ -53,6 +54,11 @@ func (p *autopilot) describe(frozen bool) *control.AutoStep {
 
 // startAutopilot begins the first step.
 func (u *Upgrader) startAutopilot() {
+	u.wg.Go(func() {
+		if text := statusesUnknown(); text != "" {
+			u.log.LogAttrs(u.ctx, slog.LevelWarn, "a verdict on this upgrade goes by panics and latency only", slog.String("err", text))
+		}
+	})
 	p := u.attempt.stage.auto
 	p.until = time.Now().Add(p.length())
 	u.judgeLater(p)

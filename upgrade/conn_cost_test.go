@@ -205,7 +205,7 @@ func TestCostOfARequest(t *testing.T) {
 			bareObjects, bareBytes := cost(bare)
 			objects, bytes := cost(tracked)
 			t.Logf("bare: %.3f allocations, %.1f bytes; tracked: %.3f, %.1f", bareObjects, bareBytes, objects, bytes)
-			assert.InDelta(t, bareObjects, objects, 0.1)
+			assert.InDelta(t, bareObjects, objects, 0.5) // one would be 1
 			assert.LessOrEqual(t, bytes-bareBytes, 16.0)
 		})
 	}

@@ -122,8 +122,8 @@ func (b backend) Events(ctx context.Context, follow bool, emit func(control.Even
 				return err
 			}
 		}
-		if !follow {
-			return nil
+		if !follow || !b.u.view.Load().state.Main {
+			return nil // who follows goes on with the main generation
 		}
 		select {
 		case <-more:

@@ -16,7 +16,7 @@ const oldPIDSuffix = ".oldbin"
 // The driver calls it after each step; it writes only what has changed.
 func (u *Upgrader) writePIDs() {
 	path := u.set.pidFile
-	if path == "" || !u.state.Main && u.pidsWritten == (pids{}) {
+	if path == "" || u.state.Life == machine.Exited || !u.state.Main && u.pidsWritten == (pids{}) {
 		return
 	}
 	want := pids{}

@@ -20,7 +20,9 @@ type app struct {
 	env      map[string]string
 	pid      int
 	runDir   string      // control.RunDir
+	stateDir string      // stateRoot
 	systemd  systemdFunc // what systemd says about a unit
+	drift    driftFunc   // and in what the service differs from its unit
 	now      func() time.Time
 	patience // how long to wait for what
 
@@ -41,6 +43,8 @@ type patience struct {
 	poll    time.Duration // between two questions of the same kind
 	look    time.Duration // between two looks of a wait in which nothing happens
 	back    time.Duration // for a service to come back, when its events are followed
+
+	configure time.Duration // to read a configuration and bring it into force
 }
 
 // newApp returns an app that sees the real world.
@@ -51,6 +55,7 @@ func newApp(stdout, stderr io.Writer, env []string) *app {
 		warned:   make(map[string]bool),
 		pid:      os.Getpid(),
 		runDir:   control.RunDir,
+		stateDir: stateRoot,
 		now:      time.Now,
 		patience: patience{
 			status:  2 * time.Second,
@@ -61,6 +66,8 @@ func newApp(stdout, stderr io.Writer, env []string) *app {
 			poll:    250 * time.Millisecond,
 			look:    time.Second,
 			back:    30 * time.Second,
+
+			configure: time.Minute,
 		},
 	}
 	for _, kv := range env {
@@ -68,6 +75,7 @@ func newApp(stdout, stderr io.Writer, env []string) *app {
 		a.env[name] = value
 	}
 	a.systemd = a.dbusSystemd
+	a.drift = systemdDrift
 	return a
 }
 

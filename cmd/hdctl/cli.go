@@ -13,15 +13,24 @@ import (
 // cli is the grammar of the command line. A verb is a struct with a Run method,
 // in the file that is called like it.
 type cli struct {
-	Upgrade upgradeCmd `cmd:"" help:"Start a new generation and hand it the sockets; wait until it is confirmed"`
-	Status  statusCmd  `cmd:"" help:"Show generations and draining connections"`
-	Conns   connsCmd   `cmd:"" help:"List open connections of all generations, oldest first"`
-	Wait    waitCmd    `cmd:"" help:"Wait until the service is ready, is drained, or runs a generation"`
-	Drain   drainCmd   `cmd:"" help:"Accept nothing more without an upgrade, or again"`
-	End     endCmd     `cmd:"" help:"End the drain of old generations before its deadline"`
-	List    listCmd    `cmd:"" help:"List services with a control socket"`
-	Events  eventsCmd  `cmd:"" help:"Print upgrade events"`
-	Unit    struct {
+	Upgrade  upgradeCmd  `cmd:"" help:"Start a new generation and hand it the sockets; wait until it is confirmed"`
+	Check    checkCmd    `cmd:"" help:"Find what speaks against an upgrade, and change nothing"`
+	Promote  promoteCmd  `cmd:"" help:"Give the new generation of a staged upgrade more of the new connections, or all"`
+	Rollback rollbackCmd `cmd:"" aliases:"abort" help:"Give all back to the old generation, or run the previous version again"`
+	Status   statusCmd   `cmd:"" help:"Show generations and draining connections"`
+	History  historyCmd  `cmd:"" help:"List the upgrades so far, newest first"`
+	Events   eventsCmd   `cmd:"" help:"Print upgrade events"`
+	Conns    connsCmd    `cmd:"" help:"List open connections of all generations, oldest first"`
+	Wait     waitCmd     `cmd:"" help:"Wait until the service is ready, is drained, or runs a generation"`
+	Drain    drainCmd    `cmd:"" help:"Accept nothing more without an upgrade, or again"`
+	End      endCmd      `cmd:"" help:"End the drain of old generations before its deadline"`
+	Pause    pauseCmd    `cmd:"" help:"Refuse upgrades, with a reason"`
+	Resume   resumeCmd   `cmd:"" help:"Allow upgrades again"`
+
+	Reconfigure reconfigureCmd `cmd:"" help:"Have the service read its configuration again, without a new process"`
+
+	List listCmd `cmd:"" help:"List services with a control socket"`
+	Unit struct {
 		Generate generateCmd `cmd:"" help:"Write matching .socket and .service files"`
 	} `cmd:"" help:"Write unit files"`
 	ExecStop execStopCmd `cmd:"" help:"Stop the main process and wait for its end: for ExecStop= of a unit"`
@@ -35,8 +44,8 @@ type globals struct {
 	Help        helpFlag      `short:"h" help:"Show this help."`
 	Format      string        `short:"o" enum:"table,wide,json,jsonl" default:"table" placeholder:"FORMAT" help:"How to print: table, wide, json, jsonl."`
 	JSON        bool          `name:"json" help:"The same as -o json."`
-	Quiet       bool          `short:"q" help:"No progress and no warnings; and upgrade, status, wait, drain and end print nothing on stdout, unless it is JSON."`
-	Timeout     time.Duration `placeholder:"DURATION" help:"How long to wait. upgrade: until it is confirmed; the service enforces that. wait: for what is waited for (for ever). Others: for an answer (2s or 10s)."`
+	Quiet       bool          `short:"q" help:"No progress and no warnings; and verbs that change something, check, status and wait print nothing on stdout, unless it is JSON."`
+	Timeout     time.Duration `placeholder:"DURATION" help:"How long to wait. upgrade, promote, rollback: until it is confirmed; the service enforces that. wait: for what is waited for (for ever). Others: for an answer (2s, 10s, or 1m)."`
 	User        bool          `help:"Services of the user: control sockets under $$XDG_RUNTIME_DIR, and the user's systemd."`
 	Socket      string        `placeholder:"PATH" help:"Path of the control socket, instead of the one that belongs to UNIT ($$HDCTL_SOCKET)."`
 	NoLegend    bool          `help:"No header above tables."`

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
@@ -32,35 +33,58 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 	if !c.Follow {
 		return c.past(ctx, a, t)
 	}
-	client := a.client(t)
-	var last control.Event
-	show := func(e control.Event) error {
-		// A new connection begins with what is remembered. A service that was
-		// started again counts from 1, but later.
-		if e.Seq <= last.Seq && !e.Time.After(last.Time) {
-			return nil
-		}
-		last = e
-		return a.printEvent(e)
+	return (&eventFollower{app: a, target: t, client: a.client(t)}).follow(ctx)
+}
+
+// eventFollower follows the events of a service from one main generation to the
+// next. Each tells its own; it begins with what it knows of those before it.
+type eventFollower struct {
+	*app
+	target target
+	client *control.Client
+
+	main      int // the generation that is asked
+	shown     []eventID
+	last      control.Event // that was shown
+	confirmed control.Event // the last confirm that was shown
+}
+
+// eventID tells events apart, also those of a service that was started again and
+// counts from 1, or has fallen back and counts from where it was.
+type eventID struct {
+	seq  uint64
+	time int64
+}
+
+// enoughShown is how many events are kept in mind: more than a service remembers.
+const enoughShown = 1000
+
+// errMoved ends a stream of events of a generation that is the main one no more.
+// It lives on, for as long as it drains, but what happens is told by its successor.
+var errMoved = errors.New("another generation is the main one")
+
+// follow prints events until the context ends or the service does.
+func (f *eventFollower) follow(ctx context.Context) error {
+	if err := f.first(ctx); err != nil {
+		return err
 	}
 	for {
-		err := client.Events(ctx, true, show)
+		err := f.client.Events(ctx, true, f.show)
 		if ctx.Err() != nil {
 			return nil // Ctrl-C is the way to end this
 		}
 		e, ok := errors.AsType[*control.Error](err)
 		switch {
-		case ok && (e.Code == control.CodeUnknown || e.Code == control.CodeStopping) && last.Seq > 0:
+		case errors.Is(err, errMoved):
+		case ok && (e.Code == control.CodeUnknown || e.Code == control.CodeStopping) && f.last.Seq > 0:
 			// That generation is gone. The next one knows the events so far.
-		case notRunning(err) && last.Seq == 0:
-			return a.absent(ctx, t, err)
 		case notRunning(err):
 		case ok:
-			return apiError(t, err)
+			return apiError(f.target, err)
 		default:
 			return err // of stdout
 		}
-		if err := c.await(ctx, a, t, client); err != nil {
+		if err := f.await(ctx, errors.Is(err, errMoved)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -69,31 +93,83 @@ func (c *eventsCmd) Run(ctx context.Context, a *app) error {
 	}
 }
 
-// await waits until the service answers again.
-func (*eventsCmd) await(ctx context.Context, a *app, t target, client *control.Client) error {
-	limit := a.patience.back
-	if a.globals.Timeout > 0 {
-		limit = a.globals.Timeout
+// first asks which generation it is that tells.
+func (f *eventFollower) first(ctx context.Context) error {
+	return f.call(ctx, f.target, f.patience.before, func(ctx context.Context, client *control.Client) error {
+		v, err := client.Version(ctx)
+		if err == nil {
+			f.main = v.Generation
+		}
+		return err
+	})
+}
+
+// show prints an event, unless it was printed before.
+func (f *eventFollower) show(e control.Event) error {
+	id := eventID{e.Seq, e.Time.UnixNano()}
+	if slices.Contains(f.shown, id) || f.toldTwice(e) {
+		return nil
+	}
+	if e.Seq > f.last.Seq+1 && f.last.Seq > 0 {
+		f.warnf("%s: %s: too long ago for the service to remember", f.target, count(int(e.Seq-f.last.Seq-1), "event")+" missed")
+	}
+	if f.shown = append(f.shown, id); len(f.shown) > 2*enoughShown {
+		f.shown = slices.Delete(f.shown, 0, enoughShown)
+	}
+	f.last = e
+	if err := f.printEvent(e); err != nil {
+		return err
+	}
+	if e.Phase == control.PhaseConfirmed {
+		f.confirmed = e
+	}
+	if e.Phase == control.PhaseConfirmed && e.Generation > f.main {
+		f.main = e.Generation
+		return errMoved
+	}
+	return nil
+}
+
+// toldTwice tells whether e is a confirm that was shown: the old and the new main
+// generation each have an event of it.
+func (f *eventFollower) toldTwice(e control.Event) bool {
+	return e.Phase == control.PhaseConfirmed && f.confirmed.Phase == e.Phase &&
+		e.PID != 0 && e.PID == f.confirmed.PID && e.Generation == f.confirmed.Generation
+}
+
+// await waits until the service answers again: after moved, the generation that is
+// the main one now.
+func (f *eventFollower) await(ctx context.Context, moved bool) error {
+	limit := f.patience.back
+	if f.globals.Timeout > 0 {
+		limit = f.globals.Timeout
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(a.patience.poll)
+	tick := time.NewTicker(f.patience.poll)
 	defer tick.Stop()
 	for said := false; ; {
-		_, err := client.Version(waitCtx)
-		if err == nil || ctx.Err() != nil {
+		v, err := f.client.Version(waitCtx)
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if !said {
-			a.notef("%s is gone; waiting for it to come back", t)
+		case err == nil && (v.Generation >= f.main || !moved):
+			f.main = v.Generation
+			return nil
+		case err != nil && !said:
+			f.notef("%s is gone; waiting for it to come back", f.target)
 			said = true
 		}
 		select {
 		case <-waitCtx.Done():
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err == nil: // an older one answers again: it has fallen back
+				f.main = v.Generation
 				return nil
 			}
-			return exitf(exitNotRunning, "%s did not come back within %v", t, limit)
+			return exitf(exitNotRunning, "%s did not come back within %v", f.target, limit)
 		case <-tick.C:
 		}
 	}

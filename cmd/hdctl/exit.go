@@ -18,7 +18,7 @@ const (
 	exitNoService  = 4  // no such service
 	exitPermission = 5  // permission denied
 	exitTimedOut   = 6  // timed out, the old generation still serves
-	exitRefused    = 7  // one is in progress, the service is not ready, or it cannot be done
+	exitRefused    = 7  // one is in progress, upgrades are paused, the service is not ready, or it cannot be done
 	exitCut        = 8  // upgraded, but connections were cut
 	exitUnknown    = 9  // not answering, outcome unknown
 	exitNobody     = 10 // failed, and nobody serves
@@ -111,7 +111,9 @@ func codeOf(err error) int {
 	case control.CodeTimedOut:
 		return exitTimedOut
 	case control.CodeInProgress, control.CodeNotMain, control.CodeNotServing, control.CodeStopping,
-		control.CodeCrowded, control.CodeHeld, control.CodeGeneration, control.CodeBusy, control.CodeContainer, control.CodeBadRequest, control.CodeNotFound, control.CodeMethod:
+		control.CodeCrowded, control.CodeHeld, control.CodeGeneration, control.CodeBusy, control.CodeContainer,
+		control.CodePaused, control.CodeNotStaged, control.CodeNoPrevious, control.CodeBinary, control.CodeUnsupported,
+		control.CodeBadRequest, control.CodeNotFound, control.CodeMethod:
 		return exitRefused
 	}
 	return exitFailed

@@ -26,15 +26,21 @@ type fakeService struct {
 	// Refuse answers commands with an error and an HTTP status.
 	Refuse *control.Error `json:"refuse"`
 	HTTP   int            `json:"http"`
-	// Upgrade, Events and Conns are the lines of the answers. After them, end
+	// Upgrade, Promote, Rollback, History, Events and Conns are the lines of the
+	// answers. After them, end
 	// says what is next: "" the end of the answer, "cut" the connection, "hang"
 	// nothing for ever, "die" the whole service.
-	Upgrade []control.Line `json:"upgrade"`
-	Events  []control.Line `json:"events"`
-	Conns   []control.Line `json:"conns"`
-	End     string         `json:"end"`
+	Upgrade  []control.Line `json:"upgrade"`
+	Promote  []control.Line `json:"promote"`
+	Rollback []control.Line `json:"rollback"`
+	History  []control.Line `json:"history"`
+	Events   []control.Line `json:"events"`
+	Conns    []control.Line `json:"conns"`
+	End      string         `json:"end"`
 	// Ended is the answer to an end request.
 	Ended *control.EndResult `json:"ended"`
+	// Configured is the answer to a reconfigure request.
+	Configured *control.ReconfigureResult `json:"configured"`
 	// Hang lists paths that are never answered.
 	Hang []string `json:"hang"`
 	// API is the version of the API.
@@ -78,6 +84,13 @@ func (f *fakeService) stop() {
 	<-f.done
 }
 
+// leave gives up the control socket, as a generation does that is not the main one
+// any more. It goes on with the answers that it has begun.
+func (f *fakeService) leave() {
+	f.ln.Close()
+	<-f.done
+}
+
 func (f *fakeService) die() {
 	f.once.Do(func() { close(f.stopping) })
 	f.srv.Close()
@@ -111,6 +124,24 @@ func (f *fakeService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.command(w, r, http.MethodPost, new(control.UpgradeRequest)) {
 			f.stream(w, r, f.Upgrade)
 		}
+	case "/v1/promote":
+		if f.command(w, r, http.MethodPost, new(control.PromoteRequest)) {
+			f.stream(w, r, f.Promote)
+		}
+	case "/v1/rollback":
+		if f.command(w, r, http.MethodPost, new(control.RollbackRequest)) {
+			f.stream(w, r, f.Rollback)
+		}
+	case "/v1/history":
+		f.history(w, r)
+	case "/v1/pause":
+		if f.command(w, r, http.MethodPost, new(control.PauseRequest)) {
+			f.status(w)
+		}
+	case "/v1/reconfigure":
+		if f.command(w, r, http.MethodPost, new(control.ReconfigureRequest)) {
+			_ = json.NewEncoder(w).Encode(f.Configured)
+		}
 	case "/v1/drain":
 		if f.command(w, r, http.MethodPost, new(control.DrainRequest)) {
 			f.status(w)
@@ -139,6 +170,20 @@ func (f *fakeService) status(w http.ResponseWriter) {
 		return
 	}
 	_ = json.NewEncoder(w).Encode(s)
+}
+
+// history answers with so many entries as asked for.
+func (f *fakeService) history(w http.ResponseWriter, r *http.Request) {
+	lines := f.History
+	if n, err := strconv.Atoi(r.URL.Query().Get("limit")); err == nil && n < len(lines) {
+		lines = lines[:n]
+	}
+	if f.Refuse != nil {
+		w.WriteHeader(f.HTTP)
+		_ = json.NewEncoder(w).Encode(control.Line{Error: f.Refuse})
+		return
+	}
+	f.stream(w, r, lines)
 }
 
 // command keeps a request, decoded into req, and tells whether it is accepted.

@@ -40,6 +40,14 @@ func since(now, t time.Time) string {
 	return age(now.Sub(t))
 }
 
+// clock prints when t was, as of now: 02:14 of the last day, else with its date.
+func clock(t, now time.Time) string {
+	if d := now.Sub(t); d >= 0 && d < 24*time.Hour {
+		return t.Local().Format("15:04")
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
+
 // lasted prints a measured time, in seconds, with three digits: 41ms, 2.04s.
 func lasted(seconds float64) string {
 	switch {

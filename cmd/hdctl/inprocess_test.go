@@ -25,7 +25,9 @@ func testApp(t *testing.T) (a *app, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	a = newApp(stdout, stderr, nil)
 	a.runDir = dir
+	a.stateDir = dir
 	a.systemd = fileSystemd("")
+	a.drift = fileDrift("")
 	a.patience = testPatience("")
 	return a, stdout, stderr
 }
@@ -140,12 +142,60 @@ func testEventsFollow(t *testing.T, before, after []control.Line) {
 	<-first.done
 	second.run(t, a.runDir, "app")
 	assert.Equal(t, exitOK, <-code)
+	assert.Equal(t, []string{"one", "two", "three"}, messagesIn(out.String()), stderr.String())
+}
+
+// After a confirm the old generation lives on, for as long as it drains, but it is
+// the new one that has the news. Both tell of the confirm.
+func TestEventsFollowMain(t *testing.T) {
+	leak.Check(t)
+	a, _, stderr := testApp(t)
+	confirmed := event(control.PhaseConfirmed, 8, "two")
+	confirmed.Event.Seq, confirmed.Event.PID = 2, 88
+	first := &fakeService{Status: serviceStatus(7), End: "hang", Events: []control.Line{event(control.PhaseStart, 8, "one"), confirmed}}
+	require.NoError(t, first.start(a.runDir, "app"))
+	defer first.stop()
+
+	again, last := event(control.PhaseConfirmed, 8, "two again"), event(control.PhaseDraining, 7, "three")
+	again.Event.Seq, again.Event.PID, last.Event.Seq = 3, 88, 4
+	again.Event.Time, last.Event.Time = again.Event.Time.Add(time.Second), last.Event.Time.Add(time.Second)
+	second := &fakeService{Status: serviceStatus(8, 7), End: "hang", Events: []control.Line{event(control.PhaseStart, 8, "one"), again, last}}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &endAt{word: "three", end: cancel}
+	a.stdout = out
+	code := make(chan int)
+	go func() { code <- a.run(ctx, []string{"events", "app", "-f", "-o", "jsonl"}) }()
+	<-first.hanging
+	first.leave()
+	second.run(t, a.runDir, "app")
+	assert.Equal(t, exitOK, <-code, stderr.String())
+	assert.Equal(t, []string{"one", "two", "three"}, messagesIn(out.String()), stderr.String())
+}
+
+// A service does not remember everything: that some are missing is said.
+func TestEventsFollowGap(t *testing.T) {
+	leak.Check(t)
+	a, _, stderr := testApp(t)
+	late := event(control.PhaseDraining, 7, "two")
+	late.Event.Seq = 5
+	(&fakeService{Status: serviceStatus(8, 7), End: "hang", Events: []control.Line{event(control.PhaseStart, 8, "one"), late}}).run(t, a.runDir, "app")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a.stdout = &endAt{word: "two", end: cancel}
+	assert.Equal(t, exitOK, a.run(ctx, []string{"events", "app", "-f"}))
+	assert.Equal(t, "hdctl: warning: app: 3 events missed: too long ago for the service to remember\n", stderr.String())
+}
+
+// messagesIn are the messages of events as JSON, a line each.
+func messagesIn(lines string) []string {
 	var messages []string
-	for line := range strings.Lines(out.String()) {
+	for line := range strings.Lines(lines) {
 		_, rest, _ := strings.Cut(line, `"message":"`)
 		messages = append(messages, strings.TrimRight(rest, "\"}\n"))
 	}
-	assert.Equal(t, []string{"one", "two", "three"}, messages, stderr.String())
+	return messages
 }
 
 // stdout that cannot be written to: an upgrade is waited for all the same, since

@@ -14,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/hdctl/handoff/upgrade/control"
 )
 
 // The test binary is hdctl as well, for scripts: with a run directory of its own,
@@ -42,7 +44,9 @@ func hdctlMain() {
 	context.AfterFunc(ctx, stop)
 	a := newApp(os.Stdout, os.Stderr, os.Environ())
 	a.runDir = os.Getenv("TEST_RUN_DIR")
+	a.stateDir = os.Getenv("TEST_STATE_DIR")
 	a.systemd = fileSystemd(os.Getenv("TEST_SYSTEMD"))
+	a.drift = fileDrift(os.Getenv("TEST_DRIFT"))
 	a.patience = testPatience(os.Getenv("TEST_PATIENCE"))
 	if os.Getenv("TEST_EXEC_RELOAD") != "" {
 		a.env["SYSTEMD_EXEC_PID"] = fmt.Sprint(a.pid) // as systemd does for its children
@@ -55,7 +59,7 @@ func hdctlMain() {
 // would make it fail). A wait that no event ends never ends.
 func testPatience(short string) patience {
 	const long = 30 * time.Second
-	p := patience{status: long, systemd: long, before: long, slack: long, settle: long, poll: 5 * time.Millisecond, look: time.Hour, back: long}
+	p := patience{status: long, systemd: long, before: long, slack: long, settle: long, poll: 5 * time.Millisecond, look: time.Hour, back: long, configure: long}
 	for name, d := range map[string]*time.Duration{"status": &p.status, "before": &p.before, "settle": &p.settle} {
 		if strings.Contains(short, name) {
 			*d = 50 * time.Millisecond
@@ -88,5 +92,21 @@ func fileSystemd(path string) systemdFunc {
 		}
 		v.Unit = unit
 		return v, nil
+	}
+}
+
+// fileDrift is a systemd that finds the checks in a JSON file. Without a file there
+// is no systemd.
+func fileDrift(path string) driftFunc {
+	return func(context.Context, string, int, bool) ([]control.Check, error) {
+		if path == "" {
+			return nil, errors.New("no systemd here")
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var checks []control.Check
+		return checks, json.Unmarshal(data, &checks)
 	}
 }

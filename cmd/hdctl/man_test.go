@@ -5,14 +5,17 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/hdctl/handoff/upgrade/control"
 )
 
-// Every verb, every flag and every exit status is in the manual page.
+// Every verb, every flag, every outcome and every exit status is in the manual page.
 func TestManualPage(t *testing.T) {
 	data, err := os.ReadFile("../../packaging/man/hdctl.1.md")
 	require.NoError(t, err)
@@ -33,7 +36,10 @@ func TestManualPage(t *testing.T) {
 		case *kong.Node:
 			if n.Leaf() {
 				verbs++
-				path := n.Path()
+				path, _, _ := strings.Cut(n.Path(), " (") // what follows are its aliases
+				for _, alias := range n.Aliases {
+					has(`\*\*` + alias + `\*\*`)
+				}
 				has(`(?m)^\*\*` + path + `\*\*`)       // its description
 				has(`(?m)^\*\*hdctl ` + path + `\*\*`) // its synopsis
 				assert.NotEmpty(t, n.Help, path)
@@ -50,7 +56,14 @@ func TestManualPage(t *testing.T) {
 		return next(nil)
 	})
 	require.NoError(t, err)
-	assert.Equal(t, 11, verbs)
+	assert.Equal(t, 18, verbs)
+	for _, outcome := range []string{
+		control.OutcomeConfirmed, control.OutcomeFailed, control.OutcomeFellBack, control.OutcomeTimedOut, control.OutcomeStopped,
+		control.OutcomeRefused, control.OutcomeStaged, control.OutcomeRolledBack, control.OutcomeInconclusive,
+		control.OutcomeChecked, control.OutcomeUnchanged, control.OutcomeUnknown,
+	} {
+		has(`(?m)^\*\*` + outcome + `\*\*$`)
+	}
 	for code := exitOK; code <= exitNobody; code++ {
 		has(fmt.Sprintf(`(?m)^\*\*%d\*\*$`, code))
 	}

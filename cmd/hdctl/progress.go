@@ -8,7 +8,8 @@ import (
 
 // showEvent prints a step of an upgrade: as progress, and for -o jsonl as what
 // was asked for.
-func (c *upgradeCmd) showEvent(a *app, t target, e control.Event) {
+func (a *app) showEvent(at *attempt, e control.Event) {
+	t := at.target
 	if a.globals.Format == "jsonl" {
 		// A broken stdout must not end the waiting: the exit status counts.
 		_ = a.printJSON(control.Line{Event: &e}, false)
@@ -17,7 +18,7 @@ func (c *upgradeCmd) showEvent(a *app, t target, e control.Event) {
 	switch {
 	case a.quiet:
 		return
-	case e.Phase == control.PhaseFailed, e.Phase == control.PhaseConfirmed && c.Wait == control.WaitConfirmed:
+	case e.Phase == control.PhaseFailed, e.Phase == control.PhaseRollback, e.Phase == control.PhaseConfirmed && at.wait == control.WaitConfirmed:
 		return // the result says it
 	case e.Phase == control.PhaseOutput && a.via() == control.ViaSystemctl:
 		return // the service has put it into the journal already

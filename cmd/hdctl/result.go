@@ -1,15 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
 )
-
-// outcomeUnchanged is the Outcome that hdctl itself gives to an upgrade with
-// --if-changed that was not necessary.
-const outcomeUnchanged = "unchanged"
 
 // printResult prints a result as JSON, or for people as the line.
 func (a *app) printResult(r *control.Result, line string) {
@@ -29,20 +27,6 @@ func (a *app) printResult(r *control.Result, line string) {
 	}
 }
 
-func (a *app) reportUnchanged(at *attempt) error {
-	s := at.before
-	r := &control.Result{Outcome: outcomeUnchanged, From: s.Main, FromPID: mainPID(s)}
-	version := ""
-	for _, g := range s.Generations {
-		if g.Number == s.Main {
-			version = g.Version
-		}
-	}
-	r.Version = version
-	a.printResult(r, fmt.Sprintf("%s: unchanged: %s is what is on disk", at.target, named(s.Main, version)))
-	return nil
-}
-
 func (a *app) reportAccepted(at *attempt) error {
 	if a.globals.Format == "table" || a.globals.Format == "wide" {
 		if !a.quiet {
@@ -52,38 +36,101 @@ func (a *app) reportAccepted(at *attempt) error {
 	return nil
 }
 
-// reportResult prints the end of an upgrade and returns the exit status.
-func (a *app) reportResult(at *attempt, wait string, r *control.Result) error {
-	if r.Outcome == control.OutcomeConfirmed {
-		a.printResult(r, fmt.Sprintf("%s: %s", at.target, successText(r)))
-		switch {
-		case r.Cut.Total > 0:
-			text := fmt.Sprintf("%s cut at the drain deadline of generation %d", wereCut(r.Cut.Total), r.From)
-			if kinds := kindsText(r.Cut); kinds != "" {
-				text += ": " + kinds
-			}
-			return exitf(exitCut, "%s: %s", at.target, text)
-		case wait == control.WaitDrained && !r.Drained:
-			return exitf(exitUnknown, "%s: upgraded, but nobody saw the drain of generation %d end", at.target, r.From).
-				withHint("%s", at.target.command("status"))
+// reportStaged prints that the new generation serves a share, and what can follow.
+// left is until it is rolled back by itself; 0 is never.
+func (a *app) reportStaged(at *attempt, r *control.Result, left time.Duration) error {
+	gets := fmt.Sprintf("generation %d gets %s of the new connections", r.To, percent(at.share))
+	if at.share == 0 {
+		gets = "an operator has taken over, with a share that is not in its steps"
+	}
+	a.printResult(r, fmt.Sprintf("%s: staged %d -> %d%s: %s", at.target, r.From, r.To, inParens(r.Version), gets))
+	without := ""
+	if left > 0 {
+		without = fmt.Sprintf("; without either it is rolled back in %s", brief(left.Round(time.Second).Seconds()))
+	}
+	if !a.quiet {
+		a.hintf("%s gives it all, %s ends it%s", at.target.command("promote"), at.target.command("rollback"), without)
+	}
+	return nil
+}
+
+// reportUnchanged prints that there was nothing to do.
+func (a *app) reportUnchanged(at *attempt, r *control.Result) error {
+	for _, g := range at.before.Generations {
+		if g.Number == r.From && r.Version == "" {
+			r.Version = cmp.Or(r.FromVersion, g.Version)
 		}
-		return nil
+	}
+	a.printResult(r, fmt.Sprintf("%s: unchanged: %s is what is on disk", at.target, named(r.From, r.Version)))
+	return nil
+}
+
+// reportResult prints the end of an upgrade and returns the exit status.
+func (a *app) reportResult(at *attempt, r *control.Result) error {
+	switch r.Outcome {
+	case control.OutcomeUnchanged:
+		return a.reportUnchanged(at, r)
+	case control.OutcomeConfirmed:
+		a.printResult(r, fmt.Sprintf("%s: %s", at.target, successText(r)))
+		a.printVerdict(r)
+		return drainError(at, r)
 	}
 	a.printResult(r, "")
+	a.printVerdict(r)
+	return a.failed(at, r)
+}
+
+// failed is the end of an upgrade that did not come about.
+func (a *app) failed(at *attempt, r *control.Result) error {
 	code, text := failure(at, r)
 	out := exitf(code, "%s: %s", at.target, text)
 	for _, line := range r.Output {
 		out.more = append(out.more, clean(line))
 	}
+	if r.Error != nil {
+		for _, c := range r.Checks {
+			if c.Result != control.CheckOK && !strings.Contains(r.Error.Message, c.Message) {
+				out.more = append(out.more, clean(fmt.Sprintf("%s: %s: %s", c.Name, c.Result, c.Message)))
+			}
+		}
+	}
+	tried := r.ToPID != 0 && r.Outcome != control.OutcomeRolledBack && r.Outcome != control.OutcomeInconclusive
 	switch {
 	case r.Error != nil && r.Error.Hint != "":
 		out.hint = clean(r.Error.Hint)
-	case len(r.Output) == 0 && r.ToPID != 0 && at.before.Invocation != "":
+	case len(r.Output) == 0 && tried && at.before.Invocation != "":
 		out.hint = fmt.Sprintf("journalctl %s-u %s _PID=%d", a.userFlag(), at.target.unit(), r.ToPID)
 	case code == exitUnknown:
 		out.hint = at.target.command("status")
 	}
 	return out
+}
+
+// printVerdict prints the figures that have decided an automatic upgrade, for
+// people.
+func (a *app) printVerdict(r *control.Result) {
+	if r.Verdict == nil || a.quiet || a.globals.Format == "json" || a.globals.Format == "jsonl" {
+		return
+	}
+	a.printf("verdict: %s%s\n", clean(r.Verdict.Verdict), inParens(r.Verdict.Reason))
+	verdict(r).print(&a.terminal, !a.globals.NoLegend)
+}
+
+// drainError is the end of an upgrade that was confirmed, where the drain of the old
+// generation was waited for and did not end well; else nil.
+func drainError(at *attempt, r *control.Result) error {
+	switch {
+	case r.Cut.Total > 0:
+		text := fmt.Sprintf("%s cut at the drain deadline of generation %d", wereCut(r.Cut.Total), r.From)
+		if kinds := kindsText(r.Cut); kinds != "" {
+			text += ": " + kinds
+		}
+		return exitf(exitCut, "%s: %s", at.target, text)
+	case r.Outcome == control.OutcomeConfirmed && at.wait == control.WaitDrained && !r.Drained:
+		return exitf(exitUnknown, "%s: upgraded, but nobody saw the drain of generation %d end", at.target, r.From).
+			withHint("%s", at.target.command("status"))
+	}
+	return nil
 }
 
 func wereCut(n int) string {
@@ -95,8 +142,11 @@ func wereCut(n int) string {
 
 // successText is "upgraded 6 -> 7 (v2.3.1): serving in 41ms, confirmed in 2.04s".
 func successText(r *control.Result) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "upgraded %d -> %d%s", r.From, r.To, inParens(r.Version))
+	return fmt.Sprintf("upgraded %d -> %d%s%s", r.From, r.To, inParens(r.Version), timesText(r))
+}
+
+// timesText is ": serving in 41ms, confirmed in 2.04s".
+func timesText(r *control.Result) string {
 	var times []string
 	if r.Serving > 0 {
 		times = append(times, "serving in "+lasted(r.Serving))
@@ -111,10 +161,10 @@ func successText(r *control.Result) string {
 		}
 		times = append(times, fmt.Sprintf("%d cut", r.Cut.Total))
 	}
-	if len(times) > 0 {
-		b.WriteString(": " + strings.Join(times, ", "))
+	if len(times) == 0 {
+		return ""
 	}
-	return b.String()
+	return ": " + strings.Join(times, ", ")
 }
 
 // failure says what happened and what is now, and the exit status for it.
@@ -134,22 +184,30 @@ func failure(at *attempt, r *control.Result) (int, string) {
 	if r.Phase != "" {
 		phase = " in " + clean(r.Phase)
 	}
+	what := at.what
+	if what == aPromotion {
+		what = anUpgrade // that is what ended
+	}
 	switch r.Outcome {
 	case control.OutcomeFailed:
-		return exitFailed, fmt.Sprintf("upgrade%s failed%s: %s; generation %d still serves", candidate, phase, why(r), from)
+		return exitFailed, fmt.Sprintf("%s%s failed%s: %s; generation %d still serves", what, candidate, phase, why(r), from)
 	case control.OutcomeFellBack:
-		return exitFailed, fmt.Sprintf("upgrade%s fell back%s: %s; generation %d serves again", candidate, phase, why(r), from)
+		return exitFailed, fmt.Sprintf("%s%s fell back%s: %s; generation %d serves again", what, candidate, phase, why(r), from)
 	case control.OutcomeTimedOut:
 		if r.To == 0 {
-			return exitTimedOut, fmt.Sprintf("upgrade timed out before it began; generation %d still serves", from)
+			return exitTimedOut, fmt.Sprintf("%s timed out before it began; generation %d still serves", what, from)
 		}
-		return exitTimedOut, fmt.Sprintf("upgrade%s timed out%s: %s; generation %d still serves", candidate, phase, why(r), from)
+		return exitTimedOut, fmt.Sprintf("%s%s timed out%s: %s; generation %d still serves", what, candidate, phase, why(r), from)
+	case control.OutcomeRolledBack:
+		return exitFailed, fmt.Sprintf("%s%s was rolled back: %s; generation %d serves all", what, candidate, why(r), from)
+	case control.OutcomeInconclusive:
+		return exitFailed, fmt.Sprintf("%s%s was inconclusive, and rolled back: %s; generation %d serves all", what, candidate, why(r), from)
 	case control.OutcomeStopped:
-		return exitNobody, fmt.Sprintf("upgrade%s ended%s: the service is being stopped", candidate, phase)
+		return exitNobody, fmt.Sprintf("%s%s ended%s: the service is being stopped", what, candidate, phase)
 	case control.OutcomeRefused:
-		return refusalCode(r.Error), fmt.Sprintf("upgrade refused: %s", why(r))
+		return refusalCode(r.Error), fmt.Sprintf("%s refused: %s", at.what, why(r))
 	}
-	return exitUnknown, fmt.Sprintf("upgrade%s: outcome %q: %s", candidate, clean(r.Outcome), why(r))
+	return exitUnknown, fmt.Sprintf("%s%s: outcome %q: %s", what, candidate, clean(r.Outcome), why(r))
 }
 
 // refusalCode is the exit status for a refusal: the old generation serves.

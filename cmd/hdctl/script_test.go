@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
 			e.Setenv("TEST_RUN_DIR", filepath.Join(dir, "handoff"))
+			e.Setenv("TEST_STATE_DIR", filepath.Join(dir, "state"))
 			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "user"))
 			e.Setenv("TZ", "UTC")
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each hdctl takes a second to end

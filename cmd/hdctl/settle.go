@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hdctl/handoff/upgrade/control"
@@ -17,7 +18,8 @@ func (a *app) settle(ctx context.Context, at *attempt, cause error) (*control.Re
 	a.notef("%s: no answer (%s); asking what became of it", at.target, clean(cause.Error()))
 	// As long as somebody says that it is in progress, the service's own limit
 	// counts. Where nobody does, it will not take long to find out.
-	if limit := a.confirmLimit(at.before.Options); limit > 0 {
+	// An automatic upgrade has none: it stays at its step while upgrades are paused.
+	if limit := a.confirmLimit(at.before.Options); limit > 0 && at.steps == 0 {
 		left := time.Until(at.asked.Add(limit + a.patience.slack))
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, max(left, a.patience.settle))
@@ -67,18 +69,21 @@ func (a *app) unsettled(at *attempt, last error) error {
 		ctx := context.Background() // the patience of the other one is used up
 		view, err := a.askSystemd(ctx, at.target.unit())
 		if err != nil || !view.exists() || view.ActiveState == "failed" || view.ActiveState == "inactive" {
-			return exitf(exitNobody, "%s: the service died during the upgrade, and is not running", at.target)
+			return exitf(exitNobody, "%s: the service died during the %s, and is not running", at.target, at.what)
 		}
 	}
-	return exitf(exitUnknown, "%s: what became of the upgrade is unknown: %w", at.target, cleanError{last}).
+	return exitf(exitUnknown, "%s: what became of the %s is unknown: %w", at.target, at.what, cleanError{last}).
 		withHint("ask: %s", at.target.command("status"))
 }
 
 // judge reads from a status what became of the attempt. All nil: it is still in
 // progress, or not to be seen yet.
 func (at *attempt) judge(s *control.Status, pid int) (*control.Result, error) {
-	if s.Invocation != at.before.Invocation || s.Main < at.before.Main {
-		return nil, exitf(exitUnknown, "%s: the service died during the upgrade and was started again: %s serves now", at.target, currentText(s))
+	switch {
+	case fellBackBehind(at.before, s):
+		return nil, exitf(exitFailed, "%s: generation %d, which was asked, is gone; %s serves again", at.target, at.before.Main, currentText(s))
+	case s.Invocation != at.before.Invocation || s.Main < at.before.Main:
+		return nil, exitf(exitUnknown, "%s: the service died during the %s and was started again: %s serves now", at.target, at.what, currentText(s))
 	}
 	mine := func(to int, t control.Trigger) bool {
 		if at.generation != 0 {
@@ -89,8 +94,11 @@ func (at *attempt) judge(s *control.Status, pid int) (*control.Result, error) {
 	if r := s.Last; r != nil && mine(r.To, r.Trigger) && !r.Time.Before(at.asked) {
 		return &r.Result, nil
 	}
-	if s.Upgrade != nil && (at.queue || mine(s.Upgrade.To, s.Upgrade.Trigger)) {
+	if p := s.Upgrade; p != nil && (at.queue || mine(p.To, p.Trigger)) {
 		at.inferred = 0
+		if mine(p.To, p.Trigger) {
+			return at.staged(p), nil
+		}
 		return nil, nil
 	}
 	result, err := at.infer(s)
@@ -111,7 +119,10 @@ func (at *attempt) infer(s *control.Status) (*control.Result, error) {
 	switch {
 	case at.generation != 0 && s.Main == at.generation:
 		// Main moves at the confirm, and not before.
-		r := &control.Result{Outcome: control.OutcomeConfirmed, From: at.before.Main, To: s.Main, ToPID: mainPID(s)}
+		r := &control.Result{
+			Outcome: control.OutcomeConfirmed, From: at.before.Main, To: s.Main, ToPID: mainPID(s),
+			Rollback: at.what == aRollback && at.generation != at.undoes,
+		}
 		for _, g := range s.Generations {
 			if g.Number == s.Main {
 				r.Version = g.Version
@@ -119,14 +130,27 @@ func (at *attempt) infer(s *control.Status) (*control.Result, error) {
 		}
 		return r, nil
 	case s.Main != at.before.Main || s.Upgrade != nil:
+	case at.undoes != 0 && at.generation == at.undoes:
+		return &control.Result{Outcome: control.OutcomeRolledBack, From: s.Main, FromPID: mainPID(s), To: at.undoes}, nil
 	case at.generation != 0 && !lives(s, at.generation):
-		return nil, exitf(exitFailed, "%s: upgrade to generation %d failed, and the reason was lost; %s still serves", at.target, at.generation, currentText(s))
+		return nil, exitf(exitFailed, "%s: %s to generation %d failed, and the reason was lost; %s still serves", at.target, at.what, at.generation, currentText(s))
 	case at.generation == 0 && at.events == 0 && !at.queue && newest(s) <= newest(at.before):
 		// Main remembers no upgrade, has none in progress, and has started no
 		// process: the request did not get there, or died with a generation.
 		return nil, exitf(exitFailed, "%s: the request was lost; %s still serves", at.target, currentText(s))
 	}
 	return nil, nil
+}
+
+// fellBackBehind tells whether an older generation that lived at the time of before
+// is the main one again.
+func fellBackBehind(before, now *control.Status) bool {
+	if now.Invocation != before.Invocation || now.Main >= before.Main {
+		return false
+	}
+	return slices.ContainsFunc(before.Generations, func(g control.Generation) bool {
+		return g.Number == now.Main && g.PID == mainPID(now) && g.PID != 0
+	})
 }
 
 // newest is the largest number of a generation.

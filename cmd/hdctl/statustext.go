@@ -27,14 +27,23 @@ func (a *app) printReport(r *statusReport) {
 			field([]string{"sockets", ""}[min(i, 1)], "%s", s)
 		}
 	}
+	if r.Paused != nil {
+		field("upgrades", "%s", a.paint(yellow, pausedText(r.Paused, r.Time)))
+	}
 	if r.Upgrade != nil {
 		field("upgrade", "%s", progressText(r.Upgrade, r.Time))
+		if r.Upgrade.Stage != nil {
+			field("staged", "%s", stageText(r.Upgrade.Stage, r.Time))
+		}
 	}
 	if r.Last != nil {
 		field("last", "%s", a.lastText(r.Last, r.Time))
 	}
-	if s := a.diskText(r.Disk); s != "" {
+	if s := a.diskText(r.Status); s != "" {
 		field("on disk", "%s", s)
+	}
+	if p := r.Previous; p != nil && wide {
+		field("previous", "%s", previousText(p))
 	}
 	for _, s := range a.systemdText(r, wide) {
 		field("systemd", "%s", s)
@@ -48,6 +57,10 @@ func (a *app) printReport(r *statusReport) {
 	}
 	a.printf("\n")
 	a.generations(r.Status, wide).print(&a.terminal, !a.globals.NoLegend)
+	if t := a.stages(r.Status); t != nil {
+		a.printf("\n")
+		t.print(&a.terminal, !a.globals.NoLegend)
+	}
 	for _, g := range r.Generations {
 		for _, s := range []string{g.Reason, g.Note} {
 			if s != "" {
@@ -101,6 +114,9 @@ func (a *app) headline(s *control.Status) string {
 			fmt.Fprintf(&b, " on probation, generation %d stands by", s.Main)
 		}
 	}
+	if p := s.Upgrade; p != nil && p.Stage != nil {
+		fmt.Fprintf(&b, ", %s", a.paint(yellow, fmt.Sprintf("generation %d staged at %s", p.To, percent(p.Stage.Share))))
+	}
 	if draining > 0 {
 		fmt.Fprintf(&b, ", %d draining", draining)
 	}
@@ -145,72 +161,6 @@ func viaText(t control.Trigger) string {
 		return ""
 	}
 	return " via " + clean(t.Via) + inParens(t.Reason)
-}
-
-// lastText is the last upgrade in one line.
-func (a *app) lastText(r *control.Record, now time.Time) string {
-	begin := fmt.Sprintf("upgrade %d -> %d%s %s ago", r.From, r.To, viaText(r.Trigger), since(now, r.Time))
-	if r.Outcome == control.OutcomeConfirmed {
-		text := fmt.Sprintf("%s: serving in %s, confirmed in %s", begin, lasted(r.Serving), lasted(r.Confirmed))
-		cut := fmt.Sprintf("%d cut", r.Cut.Total)
-		if r.Cut.Total > 0 {
-			cut = a.paint(red, cut+inParens(kindsText(r.Cut)))
-		}
-		switch {
-		case r.Migrated > 0:
-			text += fmt.Sprintf(", %s migrated, %s", count(r.Migrated, "connection"), cut)
-		case r.Cut.Total > 0:
-			text += ", " + cut
-		}
-		return text
-	}
-	text := begin + " " + a.paint(red, strings.ToUpper(clean(r.Outcome)))
-	if r.Phase != "" {
-		text += " in " + clean(r.Phase)
-	}
-	return text + ": " + why(&r.Result)
-}
-
-// why is the reason for which an upgrade failed: what the service says, and how
-// the process ended if that is not in it.
-func why(r *control.Result) string {
-	end := ""
-	switch {
-	case r.Signal != "":
-		end = "killed by " + clean(r.Signal)
-	case r.ExitCode != nil:
-		end = "exit status " + strconv.Itoa(*r.ExitCode)
-	}
-	if r.Error == nil || r.Error.Message == "" {
-		if end == "" {
-			return "no reason was given"
-		}
-		return end
-	}
-	if message := clean(r.Error.Message); strings.Contains(message, end) {
-		return message
-	}
-	return clean(r.Error.Message) + inParens(end)
-}
-
-// diskText says what a restart or an upgrade would run, if that is not what runs.
-func (a *app) diskText(d *control.Disk) string {
-	if d == nil || d.State == control.DiskSame || d.State == "" {
-		return ""
-	}
-	detail := inParens(d.Detail)
-	path := clean(d.Path)
-	switch {
-	case d.Failed:
-		return fmt.Sprintf("%s, upgrade %s%s: a restart would start it", path, a.paint(red, "FAILED"), detail)
-	case d.State == control.DiskDiffers:
-		return fmt.Sprintf("%s is not what runs%s: an upgrade would start it", path, detail)
-	case d.State == control.DiskMissing:
-		return fmt.Sprintf("%s is %s%s: neither upgrade nor restart is possible", path, a.paint(red, "MISSING"), detail)
-	case d.State == control.DiskNotExecutable:
-		return fmt.Sprintf("%s is %s%s: neither upgrade nor restart is possible", path, a.paint(red, "NOT EXECUTABLE"), detail)
-	}
-	return fmt.Sprintf("%s: %s%s", path, clean(d.State), detail)
 }
 
 // systemdText says what systemd thinks, as far as it is news.
@@ -285,7 +235,7 @@ func (a *app) generations(s *control.Status, wide bool) *table {
 	if wide {
 		t.columns = append(t.columns, right("NEW"), right("HIJACKED"), right("MIGRATED"), right("CUT"), left("EXE"))
 	}
-	number := func(n int) cell { return cell{text: strconv.Itoa(n)} }
+	number := func(n int) cell { return cell{text: strconv.Itoa(n)} } // 0 is known, too
 	for _, g := range s.Generations {
 		deadline := "-"
 		if !g.Deadline.IsZero() {
@@ -293,7 +243,7 @@ func (a *app) generations(s *control.Status, wide bool) *table {
 		}
 		row := []cell{
 			number(g.Number), number(g.PID), text(g.Version),
-			{clean(string(g.State)), stateStyle(g.State)},
+			{stateText(s, g), stateStyle(g.State)},
 			{text: since(s.Time, g.Since)},
 			number(g.Conns.Total), number(g.Conns.Active), number(g.Conns.Idle), number(streams(g.Conns)),
 			{text: since(s.Time, g.Oldest)},
@@ -332,11 +282,20 @@ func kindsText(c control.Counts) string {
 	return strings.Join(kinds, ", ")
 }
 
+// stateText is the state of a generation; "staged 5%" of one that is staged.
+func stateText(s *control.Status, g control.Generation) string {
+	text := clean(string(g.State))
+	if p := s.Upgrade; g.State == control.StateStaged && p != nil && p.Stage != nil && p.To == g.Number {
+		text += " " + percent(p.Stage.Share).String()
+	}
+	return text
+}
+
 func stateStyle(s control.State) style {
 	switch s {
 	case control.StateServing:
 		return green
-	case control.StateStarting, control.StateParked, control.StateDraining:
+	case control.StateStarting, control.StateStaged, control.StateParked, control.StateDraining:
 		return yellow
 	case control.StateFailed:
 		return red

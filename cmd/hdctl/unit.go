@@ -184,23 +184,10 @@ func socketNamed(s *units.Service, name string) *units.Socket {
 	return nil
 }
 
-// writeFile replaces a file in one step: whoever reads it meanwhile gets the old
-// or the new one, and so does who reads it after a power failure.
-func writeFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".hdctl-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(fs.FileMode(0o644)), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+// writeFile replaces a file by one that everybody can read.
+func writeFile(path string, content []byte) error {
+	return replaceFile(path, func(f *os.File) error {
+		_, err := f.Write(content)
+		return errors.Join(err, f.Chmod(fs.FileMode(0o644)))
+	})
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -11,172 +11,119 @@ import (
 
 // upgradeCmd is "hdctl upgrade".
 type upgradeCmd struct {
-	Unit      string `arg:"" optional:"" name:"unit" help:"The service. May be left out if there is only one."`
-	Wait      string `enum:"confirmed,drained" default:"confirmed" placeholder:"WHAT" help:"Wait until the new generation is confirmed, or until the old one is drained, too."`
+	Unit string `arg:"" optional:"" name:"unit" help:"The service. May be left out if there is only one."`
+	following
 	NoBlock   bool   `help:"Return when the service has begun with it."`
 	Queue     bool   `help:"If an upgrade is in progress, wait for it, then run this one. For ExecReload=."`
 	IfChanged bool   `help:"Do nothing if the program on disk is the one that runs."`
-	Reason    string `placeholder:"TEXT" help:"Why, for the records of the service."`
+	DryRun    bool   `help:"Only check what speaks against it, as hdctl check does."`
+	Binary    string `placeholder:"PATH" help:"Run this program, if the service allows it. It stays the one of a restart that the unit names."`
+
+	Stage        percent       `xor:"rollout" placeholder:"SHARE" help:"Give the new generation this share of the new connections, as 5%, until promote or rollback."`
+	StageTimeout time.Duration `placeholder:"DURATION" help:"Roll back if neither has come after this time."`
+	Auto         bool          `xor:"rollout" help:"Give it more, step by step, as long as it answers as well as the old one; else roll back."`
+	Step         []rolloutStep `sep:"none" placeholder:"SHARE:DURATION" help:"A step of --auto; repeat it for more (5%:30s, 25%:30s, 100%:30s)."`
+	MinRequests  int           `placeholder:"N" help:"How many requests the new generation must have answered in a step of --auto (50)."`
+	MaxErrors    percent       `placeholder:"PERCENT" help:"By how many percentage points more of its requests may fail than of the old one's (1%)."`
+	MaxSlowdown  float64       `placeholder:"FACTOR" help:"How many times as long its median answer may take (2)."`
 }
 
 // Help is shown by hdctl upgrade --help.
 func (upgradeCmd) Help() string {
 	return `Ctrl-C stops the waiting, not the upgrade.
 
-Exit status: 0 upgraded; 1 failed, 6 timed out, 7 refused: the old generation still serves; 8 upgraded, but connections were cut (--wait=drained); 9 outcome unknown; 10 failed, and nobody serves.
+Exit status: 0 upgraded, staged, unchanged, or nothing speaks against it (--dry-run); 1 failed, rolled back or inconclusive, 6 timed out, 7 refused: the old generation still serves; 8 upgraded, but connections were cut (--wait=drained); 9 outcome unknown; 10 failed, and nobody serves.
 
 Example:
 
     hdctl upgrade app
     hdctl upgrade app --wait=drained --reason "CVE-2026-1"
+    hdctl upgrade app --stage 5% && hdctl status app --watch
+    hdctl upgrade app --auto --step 1%:1m --step 50%:5m
     ExecReload=/usr/bin/hdctl upgrade --queue app
 `
 }
 
-// attempt is one upgrade, as its client sees it.
-type attempt struct {
-	target target
-	client *control.Client
-	before *control.Status // before it was asked for
-	asked  time.Time
-	queue  bool
-
-	generation int // the new one, from the events; 0 before that
-	events     int // how many there were
-	inferred   int // how often judge saw the same end without a record of it
-}
-
 // Run asks for an upgrade and reports how it ended.
 func (c *upgradeCmd) Run(ctx context.Context, a *app) error {
-	t, err := a.only(c.Unit)
+	if c.DryRun {
+		return c.check(ctx, a)
+	}
+	req, err := c.request(a)
 	if err != nil {
 		return err
 	}
-	at := &attempt{target: t, client: a.client(t), queue: c.Queue}
-	if at.before, err = a.statusBefore(ctx, at); err != nil {
+	at, err := a.begin(ctx, c.Unit, anUpgrade, c.Wait)
+	if err != nil {
 		return err
 	}
-	if at.target.name == "" {
-		at.target.name = at.before.Service
+	at.queue, at.noBlock, at.share = c.Queue, c.NoBlock, req.Stage
+	if c.Auto {
+		at.steps = stepsTime(req.Auto.Steps)
 	}
-	// During an upgrade, what runs is about to change.
-	if d := at.before.Disk; c.IfChanged && d != nil && d.State == control.DiskSame && at.before.Upgrade == nil {
-		return a.reportUnchanged(at)
+	at.send = func(ctx context.Context, on func(control.Event)) (*control.Result, error) {
+		return at.client.Upgrade(ctx, *req, on)
 	}
-	result, err := c.ask(ctx, a, at)
-	a.endProgress()
+	result, err := a.try(ctx, at)
+	if result == nil {
+		return err
+	}
+	if result.Outcome == control.OutcomeStaged {
+		return a.reportStaged(at, result, c.stageTimeout(at.before.Options))
+	}
+	if result.Outcome == control.OutcomeConfirmed && c.Stage != 0 {
+		a.warnf("%s is too old to know stages: all connections went to the new generation at once", at.target)
+	}
+	return a.reportResult(at, result)
+}
+
+// request is what the flags ask for.
+func (c *upgradeCmd) request(a *app) (*control.UpgradeRequest, error) {
+	req := &control.UpgradeRequest{
+		Wait:         c.Wait,
+		Queue:        c.Queue,
+		Timeout:      a.globals.Timeout.Seconds(),
+		Reason:       c.Reason,
+		Via:          a.via(),
+		Stage:        float64(c.Stage),
+		StageTimeout: c.StageTimeout.Seconds(),
+		IfChanged:    c.IfChanged,
+		DryRun:       c.DryRun,
+	}
+	if c.Binary != "" {
+		// The service has a working directory of its own.
+		path, err := filepath.Abs(c.Binary)
+		if err != nil {
+			return nil, exitf(exitUsage, "--binary %s: %w", c.Binary, err)
+		}
+		req.Binary = path
+	}
 	switch {
-	case errors.Is(err, errAccepted):
-		return a.reportAccepted(at)
-	case result == nil && ctx.Err() != nil:
-		return exitf(exitUnknown, "%s: stopped waiting; the upgrade goes on", at.target).withHint("%s", at.target.command("status"))
-	case errors.Is(err, errOverdue), result != nil && result.Outcome == control.OutcomeUnknown:
-		if result, err = a.settle(ctx, at, err); err != nil {
-			return err
+	case c.StageTimeout < 0:
+		return nil, exitf(exitUsage, "--stage-timeout: %v is negative", c.StageTimeout)
+	case c.StageTimeout > 0 && c.Stage == 0:
+		return nil, exitf(exitUsage, "--stage-timeout is for --stage")
+	case c.MinRequests < 0:
+		return nil, exitf(exitUsage, "--min-requests: %d is negative", c.MinRequests)
+	case c.MaxSlowdown != 0 && !(c.MaxSlowdown >= 1): // a NaN, too
+		return nil, exitf(exitUsage, "--max-slowdown: %g is less than 1, which is as fast as the old one", c.MaxSlowdown)
+	case c.Auto:
+		req.Auto = &control.Auto{MinRequests: c.MinRequests, MaxErrors: float64(c.MaxErrors), MaxSlowdown: c.MaxSlowdown}
+		for _, s := range c.Step {
+			req.Auto.Steps = append(req.Auto.Steps, control.Step(s))
 		}
-	case result == nil: // it was not asked
-		if notRunning(err) {
-			return a.absent(ctx, at.target, err)
-		}
-		return apiError(at.target, err)
+	case len(c.Step) > 0 || c.MinRequests != 0 || c.MaxErrors != 0 || c.MaxSlowdown != 0:
+		return nil, exitf(exitUsage, "--step, --min-requests, --max-errors and --max-slowdown are for --auto")
 	}
-	return a.reportResult(at, c.Wait, result)
+	return req, nil
 }
 
-// statusBefore asks the service how it is before anything is asked of it: the
-// limits that it will keep are needed, and the means to find out later what
-// happened if its answer is lost.
-func (a *app) statusBefore(ctx context.Context, at *attempt) (*control.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.patience.before)
-	defer cancel()
-	at.asked = a.now()
-	s, err := at.client.Status(ctx)
-	switch {
-	case err == nil:
-		return s, nil
-	case notRunning(err):
-		return nil, a.absent(ctx, at.target, err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, exitf(exitUnknown, "%s does not answer; no upgrade was asked for", at.target).
-			withHint("%s", at.target.command("status"))
+// stageTimeout is how long the upgrade may stay staged.
+func (c *upgradeCmd) stageTimeout(o control.Settings) time.Duration {
+	if c.StageTimeout > 0 {
+		return c.StageTimeout
 	}
-	return nil, apiError(at.target, err)
-}
-
-// Causes of the end of the context of a request.
-var (
-	errAccepted = errors.New("accepted")
-	errOverdue  = errors.New("the service did not keep its own limit")
-)
-
-// ask sends the request and follows it. The error is errAccepted if nobody
-// wants to wait for the result.
-func (c *upgradeCmd) ask(ctx context.Context, a *app, at *attempt) (*control.Result, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// The service enforces the limit. This is for one that does not.
-	overdue := time.AfterFunc(time.Hour, func() { cancel(errOverdue) })
-	defer overdue.Stop()
-	limit(overdue, a.confirmLimit(at.before.Options), a.patience.slack)
-
-	req := control.UpgradeRequest{
-		Wait:    c.Wait,
-		Queue:   c.Queue,
-		Timeout: a.globals.Timeout.Seconds(),
-		Reason:  c.Reason,
-		Via:     a.via(),
-	}
-	at.asked = a.now()
-	result, err := at.client.Upgrade(ctx, req, func(e control.Event) {
-		at.note(e)
-		c.showEvent(a, at.target, e)
-		if c.NoBlock {
-			cancel(errAccepted)
-		}
-		if e.Phase == control.PhaseConfirmed {
-			o := at.before.Options
-			limit(overdue, seconds(o.DrainTimeout), seconds(o.DrainDelay+o.DrainSpread)+a.patience.slack+a.patience.settle)
-		}
-	})
-	// If the result came all the same, it counts.
-	if cause := context.Cause(ctx); result == nil && (errors.Is(cause, errAccepted) || errors.Is(cause, errOverdue)) {
-		return nil, cause
-	}
-	return result, err
-}
-
-// note keeps what an event tells about the upgrade itself.
-func (at *attempt) note(e control.Event) {
-	at.events++
-	switch e.Phase {
-	case control.PhaseStart, control.PhaseReady, control.PhaseProbation, control.PhaseConfirm, control.PhaseConfirmed:
-		if e.Generation > at.before.Main {
-			at.generation = e.Generation
-		}
-	}
-}
-
-// limit sets a timer for a limit of the service; 0 is none.
-func limit(t *time.Timer, d, slack time.Duration) {
-	if d <= 0 {
-		t.Stop()
-		return
-	}
-	t.Reset(d + slack)
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// confirmLimit is the time after which the service answers whether the upgrade
-// is confirmed; 0 is never.
-func (a *app) confirmLimit(o control.Settings) time.Duration {
-	switch {
-	case a.globals.Timeout > 0:
-		return a.globals.Timeout
-	case o.ReadyTimeout <= 0:
-		return 0
-	}
-	return seconds(o.ReadyTimeout+o.Probation) + 10*time.Second // see control.UpgradeRequest.Timeout
+	return seconds(o.StageTimeout)
 }
 
 // via tells whether this is the ExecReload= of a unit: systemd gives control

@@ -51,7 +51,7 @@ func TestHoldMeansNothing(t *testing.T) {
 		"exited":       after(young(machine.Starting), machine.Stop{}),
 	}
 	for phase := machine.Preflight; phase <= machine.Notifying; phase++ {
-		from["upgrading, "+phase.String()] = at(phase)
+		from["upgrading, "+phase.String()] = staging(phase)
 	}
 	for name, s := range from {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func and(groups ...[]machine.Effect) []machine.Effect { return slices.Concat(gro
 // gone, to begin an upgrade, to kill a candidate.
 var (
 	calm = does(machine.Disarm{Timer: machine.ReadyTimer}, machine.Disarm{Timer: machine.RequestTimer},
-		machine.Disarm{Timer: machine.OpenTimer}, machine.Disarm{Timer: machine.ProbationTimer})
+		machine.Disarm{Timer: machine.OpenTimer}, machine.Disarm{Timer: machine.StageTimer}, machine.Disarm{Timer: machine.ProbationTimer})
 	quiet = and(calm, does(machine.Disarm{Timer: machine.GoodbyeTimer}, machine.Disarm{Timer: machine.KillTimer}))
 	begin = does(machine.Arm{Timer: machine.ReadyTimer}, machine.Arm{Timer: machine.RequestTimer}, machine.Check{})
 	kill2 = and(calm, does(machine.Kill{Number: 2}, machine.Arm{Timer: machine.KillTimer}))
@@ -75,8 +75,17 @@ func summary(s machine.State) string {
 	if s.Lead != 0 {
 		text += fmt.Sprintf(", follows %d", s.Lead)
 	}
+	if s.Reserve != 0 {
+		text += fmt.Sprintf(" or %d", s.Reserve)
+	}
+	if s.Covered {
+		text += ", covered"
+	}
 	if len(s.Drainers) > 0 {
 		text += fmt.Sprintf(", drainers %v", s.Drainers)
+	}
+	if s.Retiring != 0 {
+		text += fmt.Sprintf(", %d retires", s.Retiring)
 	}
 	return text
 }
@@ -89,25 +98,59 @@ func after(s machine.State, events ...machine.Event) machine.State {
 	return s
 }
 
-// goodUpgrade takes a main generation through an upgrade; at(phase) is the first
-// generation in the middle of it.
-var goodUpgrade = []machine.Event{
-	machine.Upgrade{},
-	machine.Checked{OK: true},
-	machine.Spawned{OK: true},
-	machine.Greeted{OK: true},
-	machine.CandidateReady{},
-	machine.CandidateServing{},
-	machine.Fired{Timer: machine.ProbationTimer},
-}
+// goodUpgrade and stagedUpgrade take a main generation through an upgrade, up to the
+// word of systemd; at(phase) and staging(phase) are the first generation in the middle
+// of it.
+var (
+	goodUpgrade = []machine.Event{
+		machine.Upgrade{},
+		machine.Checked{OK: true},
+		machine.Spawned{OK: true},
+		machine.Greeted{OK: true},
+		machine.CandidateReady{},
+		machine.CandidateServing{},
+		machine.Fired{Timer: machine.ProbationTimer},
+	}
+	stagedUpgrade = []machine.Event{
+		machine.Upgrade{Stage: true},
+		machine.Checked{OK: true},
+		machine.Spawned{OK: true},
+		machine.Greeted{OK: true},
+		machine.CandidateReady{},
+		machine.CandidateStaged{},
+		machine.Promote{},
+		machine.CandidateServing{},
+		machine.Fired{Timer: machine.ProbationTimer},
+	}
+)
 
-func at(phase machine.Phase) machine.State {
-	return after(machine.First(atMostOne), append([]machine.Event{machine.Ready{}}, goodUpgrade[:phase]...)...)
+func at(phase machine.Phase) machine.State      { return until(phase, firstServing, goodUpgrade) }
+func staging(phase machine.Phase) machine.State { return until(phase, firstServing, stagedUpgrade) }
+
+// firstServing is the first generation of a service, alone.
+var firstServing = after(machine.First(atMostOne), machine.Ready{})
+
+// until gives events to a main generation until its candidate is in phase.
+func until(phase machine.Phase, s machine.State, events []machine.Event) machine.State {
+	for _, e := range events {
+		if s.Candidate.Phase == phase {
+			return s
+		}
+		s = after(s, e)
+	}
+	if s.Candidate.Phase != phase {
+		panic("these events do not lead to " + phase.String())
+	}
+	return s
 }
 
 // young is generation 2 in its life before it is main.
 func young(life machine.Life) machine.State {
-	return after(machine.Succeeding(2, 1, atMostOne), []machine.Event{machine.Ready{}, machine.ServeNow{}}[:life]...)
+	return after(machine.Succeeding(2, 1, atMostOne), map[machine.Life][]machine.Event{
+		machine.Waiting: {machine.Ready{}},
+		machine.Staged:  {machine.Ready{}, machine.StageNow{}},
+		machine.Serving: {machine.Ready{}, machine.ServeNow{}},
+	}[life]...)
 }
 
 // atMostOne and onlyOne are limits: the oldest drainer hurries, or the upgrade is
@@ -159,7 +202,7 @@ func TestGoodUpgrade(t *testing.T) {
 		}},
 		{"a drainer", after(at(machine.Notifying), machine.Notified{Number: 2, OK: true}), []step{
 			{machine.Hurried{}, "draining, follows 2", does(machine.Hasten{})},
-			{machine.Met{Number: 3}, "draining, follows 3", nil},
+			{machine.Met{Number: 3}, "draining, follows 3 or 2", nil},
 			{machine.PeerGone{Number: 2}, "draining, follows 3", nil}, // it drained, too, and was done first
 			{machine.Upgrade{}, "draining, follows 3", does(machine.Report{Outcome: machine.NotMain})},
 			{machine.Drained{}, "exited, follows 3", does(machine.Exit{})},

@@ -19,12 +19,14 @@ type Sample struct {
 	Latency time.Duration
 
 	// Buckets is how many of them took how long, see [Sample.Quantile]. All are 0
-	// if the service reports totals of its own.
+	// if the service reports totals of its own. Their sum is less than Requests if
+	// there are some whose time says nothing, such as streams.
 	Buckets [NBuckets]uint64
 }
 
 // Observe counts one request that was answered: took is the time it took, and
-// failed whether the answer was an error of the service.
+// failed whether the answer was an error of the service. If took is negative, it
+// counts as a request only, and not among the times.
 //
 // It takes a few atomic additions, and allocates nothing.
 func (p *Page) Observe(took time.Duration, failed bool) {
@@ -37,11 +39,17 @@ func (p *Page) Observe(took time.Duration, failed bool) {
 	}
 	h := &m.health
 	// The request before its error: see Sample.
-	h.buckets[bucket(took)].Add(1)
+	if took >= 0 {
+		h.buckets[bucket(took)].Add(1)
+	} else {
+		h.untimed.Add(1)
+	}
 	if failed {
 		h.errors.Add(1)
 	}
-	h.latency.Add(int64(max(took, 0)))
+	if took > 0 {
+		h.latency.Add(int64(took))
+	}
 	runtime.KeepAlive(m)
 }
 
@@ -86,6 +94,7 @@ func (p *Page) Sample() Sample {
 	} else {
 		s.Errors = h.errors.Load()
 		s.Latency = time.Duration(h.latency.Load())
+		s.Requests = h.untimed.Load()
 		for i := range s.Buckets {
 			s.Buckets[i] = h.buckets[i].Load()
 			s.Requests = add(s.Requests, s.Buckets[i])
@@ -110,13 +119,20 @@ func (s Sample) Minus(earlier Sample) Sample {
 	return s
 }
 
-// Mean is the average time of a request, 0 if there were none or the times are
-// unknown.
+// Mean is the average time of a request, of those whose time is known; 0 if there
+// are none.
 func (s Sample) Mean() time.Duration {
-	if s.Requests == 0 || s.Latency <= 0 {
+	timed := uint64(0)
+	for _, n := range s.Buckets {
+		timed = add(timed, n)
+	}
+	if timed == 0 {
+		timed = s.Requests // totals
+	}
+	if timed == 0 || s.Latency <= 0 {
 		return 0
 	}
-	return time.Duration(uint64(s.Latency) / s.Requests)
+	return time.Duration(uint64(s.Latency) / timed)
 }
 
 // add is a + b, saturated.

@@ -181,3 +181,16 @@ func BenchmarkSample(b *testing.B) {
 		p.Sample()
 	}
 }
+
+func TestObserveWithoutATime(t *testing.T) {
+	p := newPage(t)
+	p.Observe(10*time.Millisecond, false)
+	p.Observe(-1, false)
+	p.Observe(-1, true)
+	s := p.Sample()
+	assert.EqualValues(t, 3, s.Requests)
+	assert.EqualValues(t, 1, s.Errors)
+	assert.Equal(t, 10*time.Millisecond, s.Mean(), "of the one whose time is known")
+	assert.Greater(t, s.Quantile(0), 5*time.Millisecond)
+	assert.EqualValues(t, 1, s.Minus(pulse.Sample{Requests: 2}).Requests)
+}

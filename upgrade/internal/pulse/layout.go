@@ -40,8 +40,8 @@ type slotLayout struct {
 	_       [8]byte
 }
 
-// healthLayout has no counter of requests: that is the sum of the buckets, which
-// makes Observe cheaper, and the buckets never contradict it.
+// healthLayout has no counter of requests: that is the sum of the buckets and of
+// untimed, which makes Observe cheaper, and the buckets never contradict it.
 type healthLayout struct {
 	errors  atomic.Uint64
 	latency atomic.Int64 // sum, in ns
@@ -52,7 +52,8 @@ type healthLayout struct {
 	reportedErrors   atomic.Uint64
 	reportedLatency  atomic.Int64
 
-	_       [16]byte
+	untimed atomic.Uint64 // requests that are in no bucket
+	_       [8]byte
 	buckets [NBuckets]atomic.Uint64 // at 2176
 }
 
