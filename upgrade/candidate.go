@@ -116,6 +116,10 @@ func (u *Upgrader) spawn(number int) {
 		files = append(files, spawn.File{Name: keyControl, FD: u.controlFD})
 	}
 	last := u.lastChild
+	if last != nil && !isClosed(last.Exited()) {
+		u.events.add(control.Event{Phase: control.PhaseStart, Generation: number,
+			Message: fmt.Sprintf("waiting for the end of the process that was started before (pid %d)", last.PID())})
+	}
 	u.wg.Go(func() {
 		defer child.Close()
 		var process spawn.Child

@@ -125,7 +125,7 @@ func (u *Upgrader) beginDrain() *drainage {
 	return d
 }
 
-func isClosed(ch chan struct{}) bool {
+func isClosed(ch <-chan struct{}) bool {
 	select {
 	case <-ch:
 		return true

@@ -110,12 +110,13 @@ func (u *Upgrader) found(w *watching, p *peer, f watch.Finding) {
 		u.wg.Go(p.died)
 	case f.Kind == watch.Recovered:
 		u.tellStalled(p, link.Stalled{Socket: f.Socket, Detail: f.Detail, Over: true})
-	case u.state.Life == machine.Draining && f.Kind == watch.Stalled:
-		// Who is right is not for us to decide: it runs, and it is main.
-		u.tellStalled(p, link.Stalled{Socket: f.Socket, Detail: f.Detail})
+	case u.state.Life == machine.Draining && (f.Kind == watch.Stalled || u.tooLate(p.number)):
+		// It runs, and it is main: who is right is not for us to decide. Or it does
+		// not, and there is no way back any more.
+		u.tellStalled(p, link.Stalled{Socket: f.Socket, Detail: describeFinding(f)})
 	default:
 		why := control.Errorf(control.CodeHung, "%s; it was killed", describeFinding(f)).
-			WithHint("what it printed is in the journal: journalctl _PID=%d; how long is too long: HANDOFF_HANG_TIMEOUT", p.pid)
+			WithHint("what it printed is in the journal: journalctl _PID=%d; how long is too long: HANDOFF_HANG_TIMEOUT, HANDOFF_STOPPED_TIMEOUT", p.pid)
 		if a := u.attempt; a != nil && a.number == p.number {
 			if a.problem == nil {
 				a.problem = why
@@ -125,7 +126,7 @@ func (u *Upgrader) found(w *watching, p *peer, f watch.Finding) {
 			u.fallReason = why
 		}
 		w.hung = true
-		u.step(machine.Hung{Number: p.number, TooLate: u.tooLate(p.number)})
+		u.step(machine.Hung{Number: p.number})
 	}
 }
 
@@ -139,7 +140,7 @@ func describeFinding(f watch.Finding) string {
 
 // tellStalled reports a serving generation that does not accept, or does again.
 func (u *Upgrader) tellStalled(p *peer, m link.Stalled) {
-	text := fmt.Sprintf("generation %d (pid %d) accepts nothing on %q although clients wait: %s", p.number, p.pid, m.Socket, m.Detail)
+	text := fmt.Sprintf("generation %d (pid %d) does not work: %s", p.number, p.pid, m.Detail)
 	priority := journal.PriErr
 	if m.Over {
 		text, priority = fmt.Sprintf("generation %d (pid %d) goes on: %s", p.number, p.pid, m.Detail), journal.PriNotice
@@ -155,10 +156,10 @@ func (u *Upgrader) tellStalled(p *peer, m link.Stalled) {
 func (u *Upgrader) stalled(m link.Stalled) {
 	text := ""
 	if !m.Over {
-		text = fmt.Sprintf("nothing is accepted on %q although clients wait: %s", m.Socket, m.Detail)
+		text = "the old generation sees this one not work: " + m.Detail
 		u.log.LogAttrs(u.ctx, slog.LevelError, text)
 	}
-	u.events.add(control.Event{Phase: control.PhaseHung, Generation: u.number, PID: u.pid, Message: "the old generation says: " + m.Detail})
+	u.events.add(control.Event{Phase: control.PhaseHung, Generation: u.number, PID: u.pid, Message: m.Detail})
 	u.stalledText = text
 	u.publish()
 }
