@@ -27,6 +27,7 @@ const (
 	offMachine  = 0x12
 	offSections = 0x28
 	offCount    = 0x3c // of sections
+	offNames    = 0x3e // number of the section with their names
 )
 
 func TestFile(t *testing.T) {
@@ -165,6 +166,15 @@ func TestCut(t *testing.T) {
 		require.NoError(t, os.Truncate(path, int64(cut)))
 		require.NotNil(t, preflight.Failed(run(t, preflight.Config{Path: path})), "%d of %d bytes", cut, len(good))
 	}
+
+	// A file without sections, of which a segment is missing.
+	bare := bytes.Clone(good)
+	binary.LittleEndian.PutUint64(bare[offSections:], 0)
+	binary.LittleEndian.PutUint16(bare[offCount:], 0)
+	binary.LittleEndian.PutUint16(bare[offNames:], 0)
+	assert.Nil(t, preflight.Failed(run(t, preflight.Config{Path: program(t, "app", bare, 0o755)})))
+	half := program(t, "app", bare[:len(bare)/4], 0o755)
+	assert.Regexp(t, "is cut short: it has [0-9]+ bytes of at least [0-9]+$", preflight.Failed(run(t, preflight.Config{Path: half})).Message)
 
 	// The section header table at the end is missing, and only that.
 	stripped := append(bytes.Clone(good), make([]byte, 64)...)

@@ -19,7 +19,8 @@ type files map[string]string
 
 func (f files) write(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "dir") // so that there is room for ../
+	require.NoError(t, os.Mkdir(dir, 0o755))
 	for name, content := range f {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -142,7 +143,7 @@ func TestProcesses(t *testing.T) {
 			"warning", "99 of 100 processes and threads are in use in /system.slice (",
 		},
 		{"version 1", "8:pids:/system.slice/app.service", files{slice + "pids.max": "1", slice + "pids.current": "1"}, "", ""},
-		{"outside", "0::/../other", files{"other/pids.max": "1", "other/pids.current": "1"}, "", ""},
+		{"outside", "0::/../other", files{"../other/pids.max": "1", "../other/pids.current": "1"}, "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -22,6 +22,11 @@ const modeEnv = "PREFLIGHT_TEST_MODE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(modeEnv) {
 	case "":
+		if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-test.") {
+			// Started by a test that has lost its mode: never run the tests again,
+			// which would do the same.
+			panic(fmt.Sprintf("no mode for %q", os.Args))
+		}
 		leak.Main(m)
 	case "report": // what it was started with
 		fds, _ := filepath.Glob("/proc/self/fd/*")
