@@ -11,6 +11,11 @@
 // renders app.socket and app.service. Each setting in them carries a comment
 // that says why it is there: who runs the service reads the unit, not the code.
 //
+// # What a running service has of its unit
+//
+// systemd applies a unit when it starts a process, and the processes of an upgrade
+// start each other. [Drift] finds what only a restart would apply.
+//
 // # systemd
 //
 // The units work with systemd 247 and later; nothing in them is unknown to any

@@ -36,6 +36,7 @@ type attempt struct {
 	checks  []control.Check
 	verdict *control.Verdict
 	digest  string // of the file
+	closing []*os.File
 
 	file    fileID         // of what is being tried
 	problem *control.Error // what went wrong, where more is known than how the process ended
@@ -61,10 +62,6 @@ func (u *Upgrader) check() {
 	a := u.attempt
 	a.digest = a.program.digest
 	path, needed := a.program.path(u), u.needed(a.program)
-	for _, d := range u.state.Drainers {
-		// Who takes over from us one day shall not use these numbers again.
-		u.send(d, link.Numbers{Next: u.state.Next})
-	}
 	u.wg.Go(func() {
 		id := identify(path)
 		if needed.File != nil {
@@ -101,6 +98,9 @@ func (u *Upgrader) spawn(number int) {
 	hello.Generation = number
 	hello.Predecessor = &link.Peer{Generation: u.number, PID: u.pid, Version: u.opts.Version}
 	hello.Notify, hello.Control, hello.Sockets = u.env.notify, u.controlPath, described
+	if a.program.File != nil {
+		hello.Program = a.program.Path
+	}
 	hello.WatchdogUsec = uint64(u.env.watchdog.Microseconds())
 	fd, err := rawFD(child)
 	page := u.newPage()
@@ -117,23 +117,50 @@ func (u *Upgrader) spawn(number int) {
 	}
 	last := u.lastChild
 	if last != nil && !isClosed(last.Exited()) {
-		u.events.add(control.Event{Phase: control.PhaseStart, Generation: number,
-			Message: fmt.Sprintf("waiting for the end of the process that was started before (pid %d)", last.PID())})
+		u.events.add(control.Event{
+			Phase: control.PhaseStart, Generation: number,
+			Message: fmt.Sprintf("waiting for the end of the process that was started before (pid %d)", last.PID()),
+		})
 	}
 	u.wg.Go(func() {
 		defer child.Close()
 		var process spawn.Child
 		if err == nil {
-			if last != nil { // a process that was killed takes a moment to be gone
-				select {
-				case <-last.Exited():
-				case <-a.ctx.Done():
-				}
-			}
+			u.awaitLast(a.ctx, last)
 			process, err = u.spawner.Start(a.ctx, files, a.program.Program)
 		}
 		u.box.post(func() { u.spawned(a, conn, page, process, err) })
 	})
+}
+
+// awaitLast waits until the process that was started last is gone: there can be one at
+// a time. One that was killed takes a moment. One that was rolled back was told to
+// hurry, and is killed if it does not.
+func (u *Upgrader) awaitLast(ctx context.Context, last spawn.Child) {
+	if last == nil {
+		return
+	}
+	limit := hurryTimeout + goodbyeGrace + 2*cutGrace + lastWords
+	if u.set.readyTimeout > 0 { // the new one needs some of it
+		limit = min(limit, u.set.readyTimeout/2)
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-last.Exited():
+		return
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	u.log.LogAttrs(ctx, slog.LevelWarn, "the generation that was rolled back does not end; killing it", slog.Int("pid", last.PID()))
+	if err := last.Kill(); err != nil {
+		u.log.LogAttrs(ctx, slog.LevelError, "it was not killed", slog.Any("err", err))
+	}
+	select {
+	case <-last.Exited():
+	case <-ctx.Done():
+	}
 }
 
 // newPage makes the page in which one sees what the successor does; nil if that
@@ -256,8 +283,9 @@ func (u *Upgrader) report(e machine.Report) {
 		return
 	}
 	u.attempt = nil
+	closeFiles(a.closing)
 	a.cancel()
-	if e.Outcome == machine.Confirmed {
+	if e.Outcome == machine.Confirmed || livesOn(e) {
 		u.finishAttempt(a, e)
 		return
 	}
@@ -278,6 +306,12 @@ func (u *Upgrader) report(e machine.Report) {
 			}
 		}
 	})
+}
+
+// livesOn tells whether the new process has been told to finish what its clients have
+// open, as one that was rolled back is.
+func livesOn(e machine.Report) bool {
+	return e.Outcome == machine.RolledBack && e.At >= machine.OnStage
 }
 
 // begunResult is what there is to say of an upgrade whatever becomes of it.
@@ -301,7 +335,7 @@ type cause struct {
 }
 
 // causeOf says how the process of an attempt has ended.
-func (u *Upgrader) causeOf(a *attempt, o machine.Outcome) (c cause) {
+func (u *Upgrader) causeOf(a *attempt) (c cause) {
 	if a.child == nil {
 		return c
 	}
@@ -319,9 +353,7 @@ func (u *Upgrader) causeOf(a *attempt, o machine.Outcome) (c cause) {
 			c.text = fmt.Sprintf("exit status %d", exit.Code)
 		}
 	default:
-		if o != machine.RolledBack { // of which the process lives on for a while
-			c.text = "it was killed, but is not gone yet"
-		}
+		c.text = "it was killed, but is not gone yet"
 	}
 	return c
 }
@@ -337,7 +369,10 @@ func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
 	if a.child != nil {
 		r.Output = a.child.Output()
 	}
-	ended := u.causeOf(a, e.Outcome)
+	var ended cause
+	if !livesOn(e) {
+		ended = u.causeOf(a)
+	}
 	r.ExitCode, r.Signal = ended.ExitCode, ended.Signal
 	text, code, hint := ended.text, control.CodeStartFailed, ""
 	switch e.Outcome {
@@ -436,6 +471,8 @@ func (u *Upgrader) settle(record control.Record, file fileID) {
 		u.confirmedFile = file
 	case r.Outcome == control.OutcomeFellBack && r.Phase == control.PhaseDraining:
 		phase, level, u.failedFile = control.PhaseFellBack, slog.LevelError, file
+	case r.Outcome == control.OutcomeStopped:
+		phase, u.failedFile = control.PhaseFailed, file
 	case r.Outcome == control.OutcomeRolledBack, r.Outcome == control.OutcomeInconclusive:
 		phase, level, u.failedFile = control.PhaseRollback, slog.LevelWarn, file
 	default:
@@ -445,7 +482,7 @@ func (u *Upgrader) settle(record control.Record, file fileID) {
 	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
 		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Duration(r.Total*float64(time.Second))), slog.Any("err", r.Error))
 	u.record(r)
-	u.keep(*u.last, time.Time{})
+	u.keep(*u.last)
 	if !confirmed && u.state.Main && !u.state.Stopping { // of a confirmed one it came with MAINPID=
 		u.systemd.notify(sdnotify.Status(servingText(u.number, u.opts.Version) + "; " + describeResult(r)))
 	}

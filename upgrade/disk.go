@@ -39,13 +39,13 @@ func (d *disk) state(there fileID) (state, detail string) {
 		_, err := os.Stat(d.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return control.DiskMissing, "neither an upgrade nor a restart can start"
+			return control.DiskMissing, ""
 		case err != nil:
 			return control.DiskUnknown, err.Error()
 		}
 	}
 	if unix.Access(d.path, unix.X_OK) != nil {
-		return control.DiskNotExecutable, "neither an upgrade nor a restart can start"
+		return control.DiskNotExecutable, ""
 	}
 	ours := identify(ownExecutable)
 	switch {

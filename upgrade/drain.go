@@ -29,7 +29,7 @@ const (
 	cutGrace     = time.Second
 )
 
-// reportInterval is the pace at which a draining generation looks for something
+// reportInterval is the pace at which a generation that is not main looks for something
 // new to report, reportAtLeast how often it reports without anything new.
 const (
 	reportInterval = 250 * time.Millisecond
@@ -108,7 +108,7 @@ func (u *Upgrader) drain(stop bool) {
 	if timeout > 0 {
 		u.limitDrain(time.Now().Add(timeout))
 	}
-	u.reportDrain()
+	u.reportOpen()
 }
 
 // beginDrain begins to say goodbye.
@@ -338,12 +338,18 @@ func toCounts(c track.Counts) control.Counts {
 	}
 }
 
-// reportDrain tells main how the drain goes, and goes on doing so.
-func (u *Upgrader) reportDrain() {
-	if u.state.Life != machine.Draining || u.state.Main {
+// reportOpen tells main what is open here, and goes on doing so: while this generation
+// drains, and while it serves and is not main yet.
+func (u *Upgrader) reportOpen() {
+	switch u.state.Life {
+	case machine.Staged, machine.Serving, machine.Draining:
+	default:
 		return
 	}
-	r := u.drainReport()
+	if u.state.Main {
+		return
+	}
+	r := u.newReport()
 	old := u.reported
 	news := r.Counts != old.Counts || r.Cut != old.Cut || r.Deadline != old.Deadline || r.Migrated != old.Migrated || r.Note != old.Note
 	if now := time.Now(); news || now.Sub(u.reportedAt) >= reportAtLeast {
@@ -353,14 +359,21 @@ func (u *Upgrader) reportDrain() {
 	if u.reportTimer != nil {
 		u.reportTimer.Stop()
 	}
-	u.reportTimer = u.after(reportInterval, u.reportDrain)
+	u.reportTimer = u.after(reportInterval, u.reportOpen)
 }
 
-func (u *Upgrader) drainReport() link.Report {
+func (u *Upgrader) newReport() link.Report {
+	state := control.StateDraining
+	switch u.state.Life {
+	case machine.Staged:
+		state = control.StateStaged
+	case machine.Serving:
+		state = control.StateServing
+	}
 	counts, oldest := u.counts()
 	migrated, _ := u.moved()
 	r := link.Report{
-		Generation: u.number, PID: u.pid, Version: u.opts.Version, State: string(control.StateDraining),
+		Generation: u.number, PID: u.pid, Version: u.opts.Version, State: string(state),
 		Started: u.started.UnixNano(), Since: u.since.UnixNano(),
 		Counts: link.Counts(counts), Cut: link.Counts(toCounts(u.cut)), RSS: u.rss(),
 		Migrated: migrated, Note: u.note,

@@ -213,6 +213,7 @@ func (u *Upgrader) execute(effect machine.Effect) {
 		u.send(u.state.Lead, link.Ready{Claimed: u.claimedNames()})
 	case machine.TellServing:
 		u.send(u.state.Lead, link.Serving{})
+		u.reportOpen()
 	case machine.TellStage:
 		u.send(e.Number, link.Stage{})
 	case machine.TellStaged:
@@ -223,6 +224,8 @@ func (u *Upgrader) execute(effect machine.Effect) {
 		u.send(e.Number, link.Serve{})
 	case machine.TellPromoted:
 		u.tellPromoted(e.Number)
+	case machine.TellNumbers:
+		u.send(e.Number, link.Numbers{Next: e.Next, Covered: e.Covered})
 	case machine.TellStopping:
 		u.tellStopping()
 	case machine.TellHurry:
@@ -323,7 +326,7 @@ func (u *Upgrader) tellPromoted(number int) {
 		m.Last = encodeRecord(control.Record{Time: a.ended, Result: *u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number})})
 	}
 	// Our first report comes before, so that its very first status knows of us.
-	r := u.drainReport()
+	r := u.newReport()
 	r.Since = time.Now().UnixNano()
 	if u.set.drainTimeout > 0 {
 		r.Deadline = time.Now().Add(u.set.drainTimeout).UnixNano()

@@ -38,11 +38,8 @@ func (l *eventLog) add(e control.Event) {
 func (l *eventLog) skip() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seq += skippedEvents
+	l.seq += control.FallBackSeqs
 }
-
-// skippedEvents is far more than an upgrade has.
-const skippedEvents = 100_000
 
 func (l *eventLog) trim() {
 	if extra := len(l.events) - rememberedEvents; extra > 0 {

@@ -27,7 +27,7 @@ func (u *Upgrader) exit(e machine.Exit) {
 		u.endErr = ErrOrphaned
 	}
 	if lead := u.peers[u.state.Lead]; lead != nil && u.drainage != nil && !e.Abandoned {
-		report := u.drainReport()
+		report := u.newReport()
 		report.Final, report.State = true, string(control.StateExited)
 		_ = lead.conn.Send(report) // if main is gone as well, nobody needs it
 	}

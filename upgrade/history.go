@@ -2,7 +2,6 @@ package upgrade
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os/user"
@@ -36,16 +35,28 @@ func (u *Upgrader) openRecords() {
 	u.records.dir, u.statePath = dir, path
 }
 
-// keep appends the end of an upgrade to the history. The driver calls it.
-func (u *Upgrader) keep(r control.Record, drained time.Time) {
+// keep appends an upgrade that has ended to the history. The driver calls it.
+func (u *Upgrader) keep(r control.Record) {
+	u.appendHistory(control.Entry{Record: r})
+}
+
+// keepDrained appends that an old generation is done. The driver calls it.
+func (u *Upgrader) keepDrained(p *peer) {
+	now := time.Now()
+	u.appendHistory(control.Entry{DrainEnded: now, Record: control.Record{
+		Time: now, Result: control.Result{From: p.number, FromPID: p.pid, Migrated: p.report.Migrated, Cut: control.Counts(p.report.Cut)},
+	}})
+}
+
+func (u *Upgrader) appendHistory(e control.Entry) {
 	dir := u.records.dir
 	if dir == nil {
 		return
 	}
-	e := control.Entry{Record: r, Service: u.name, Invocation: u.env.invocation, DrainEnded: drained}
+	e.Service, e.Invocation = u.name, u.env.invocation
 	u.records.do(func() {
-		if r.Trigger.PID != 0 { // only then the client's credentials are known
-			e.User = userName(r.Trigger.UID)
+		if e.Trigger.PID != 0 { // only then the client's credentials are known
+			e.User = userName(e.Trigger.UID)
 		}
 		u.recordsResult("the history of upgrades is not kept", dir.Append(e))
 	})
@@ -84,28 +95,16 @@ func (b backend) History(_ context.Context, limit int, emit func(control.Entry) 
 	if err != nil {
 		return fmt.Errorf("read the history: %w", err)
 	}
-	// An upgrade whose old generation has drained has a second line, with all that
-	// the first one says.
-	type key struct {
-		at int64
-		to int
-	}
-	seen := make(map[key]bool)
-	for _, line := range lines {
-		var e control.Entry
-		if json.Unmarshal(line, &e) != nil {
-			continue
+	entries, _ := control.ReadHistory(func(yield func([]byte) bool) {
+		for _, line := range lines {
+			if !yield(line) {
+				return
+			}
 		}
-		k := key{e.Time.UnixNano(), e.To}
-		if seen[k] {
-			continue
-		}
-		seen[k] = true
+	}, limit)
+	for _, e := range entries {
 		if err := emit(e); err != nil {
 			return err
-		}
-		if limit--; limit == 0 {
-			return nil
 		}
 	}
 	return nil

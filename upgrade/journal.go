@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
 
@@ -103,9 +102,7 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 	case r.Cut.Total > 0:
 		priority = journal.PriWarning
 	}
-	if u.last != nil && u.last.From == p.number && u.last.Outcome == control.OutcomeConfirmed {
-		u.keep(*u.last, time.Now())
-	}
+	u.keepDrained(p)
 	u.events.add(control.Event{Phase: control.PhaseExited, Generation: p.number, PID: p.pid, Message: message})
 	u.toJournal(MessageDrained, priority, u.name+": "+message, map[string]string{
 		"HANDOFF_OUTCOME":    map[bool]string{true: "drained", false: "died"}[r.Final || cause == exitedWell],

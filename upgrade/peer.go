@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hdctl/handoff/upgrade/control"
 	"github.com/hdctl/handoff/upgrade/internal/link"
 	"github.com/hdctl/handoff/upgrade/internal/machine"
 	"github.com/hdctl/handoff/upgrade/internal/pulse"
@@ -247,7 +248,7 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Retire:
 		u.step(machine.Retire{})
 	case link.Numbers:
-		u.step(machine.Numbered{Next: m.Next})
+		u.step(machine.Numbered{Number: p.number, Next: m.Next, Covered: m.Covered})
 	case link.Stalled:
 		u.stalled(m)
 	case link.Serve:
@@ -269,7 +270,7 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.List:
 		keep = u.listConns(m, files[0])
 	case link.Report:
-		if m.Generation == u.state.Retiring && p.number == m.Generation {
+		if m.Generation == u.state.Retiring && p.number == m.Generation && drains(m) {
 			u.step(machine.Retired{Number: m.Generation})
 		}
 		// At a confirm the predecessor passes on what others last reported, and
@@ -299,6 +300,11 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	if !keep {
 		closeFiles(files)
 	}
+}
+
+// drains tells whether who reports finishes what is open, or has done so.
+func drains(r link.Report) bool {
+	return r.Final || r.State == string(control.StateDraining)
 }
 
 // meet takes up the link to a generation that is no neighbour.

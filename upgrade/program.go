@@ -55,10 +55,11 @@ func openExecutable() (*os.File, error) {
 
 // ownProgram describes what this process runs.
 func (u *Upgrader) ownProgram() control.Program {
-	return control.Program{
-		Generation: u.number, Version: u.opts.Version, Digest: u.ownDigest,
-		Path: strings.TrimSuffix(executable(u.pid), " (deleted)"),
+	path := u.programPath
+	if path == "" {
+		path = strings.TrimSuffix(executable(u.pid), " (deleted)")
 	}
+	return control.Program{Generation: u.number, Version: u.opts.Version, Digest: u.ownDigest, Path: path}
 }
 
 // adoptPrevious takes what the predecessor has been.
@@ -68,6 +69,7 @@ func (u *Upgrader) adoptPrevious(data json.RawMessage, files []*os.File) (keep b
 		return false
 	}
 	u.previous = &previous{Program: p, file: files[0]}
+	u.copyPrevious(u.previous)
 	return true
 }
 
@@ -112,10 +114,16 @@ func checkFailed(checks []control.Check) *control.Error {
 		return nil
 	}
 	code := control.CodeStartFailed
-	if c.Name == "command" {
+	if c.Name == preflight.NameCommand {
 		code = control.CodeCheckFailed
 	}
-	return &control.Error{Code: code, Message: c.Message, Hint: c.Hint}
+	// It is one line, of what a command has printed the first: all of that is in
+	// the checks.
+	message, output, printed := strings.Cut(c.Message, "\n")
+	if line, _, _ := strings.Cut(output, "\n"); printed {
+		message += ": " + line
+	}
+	return &control.Error{Code: code, Message: message, Hint: c.Hint}
 }
 
 // dryRun does the first step of an upgrade, and no more.

@@ -288,6 +288,16 @@ func (u *Upgrader) inTime(waiters []*waiter) []*waiter {
 	return rest
 }
 
+// refuseQueue answers those who wait for an upgrade that turns out not to end by
+// itself.
+func (u *Upgrader) refuseQueue() {
+	queue := u.queue
+	u.queue = nil
+	for _, w := range queue {
+		w.finish(u.refusal(machine.InProgress, w.trigger))
+	}
+}
+
 // nextInQueue starts the upgrade that others wait for, once there is none in
 // progress; where another generation is main by now, that one is to be asked.
 func (u *Upgrader) nextInQueue() {
@@ -326,6 +336,9 @@ func (u *Upgrader) beginQueued(queue []*waiter) {
 	}
 	if len(same) > 0 {
 		u.begin(same)
+	}
+	if len(u.queue) > 0 { // if nothing has begun, nothing would come that ends
+		u.box.post(u.nextInQueue)
 	}
 }
 

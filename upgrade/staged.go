@@ -77,16 +77,23 @@ func (u *Upgrader) onStage() {
 	if a == nil || a.stage == nil || a.stage.share == nil {
 		return
 	}
+	u.refuseQueue()
 	if a.stage.auto != nil {
 		u.startAutopilot()
 		return
 	}
-	if a.stage.timeout > 0 {
-		a.stage.deadline = time.Now().Add(a.stage.timeout)
-	}
+	u.limitStage()
 	u.answerStaged(a.waiters)
 	a.waiters = nil
 	u.publish()
+}
+
+// limitStage has the upgrade rolled back if nobody decides about it in time.
+func (u *Upgrader) limitStage() {
+	if st := u.attempt.stage; st.timeout > 0 {
+		st.deadline = time.Now().Add(st.timeout)
+	}
+	u.arm(machine.StageTimer)
 }
 
 func (u *Upgrader) answerStaged(waiters []*waiter) {
@@ -173,7 +180,7 @@ func (u *Upgrader) promote(w *waiter, percent float64) {
 	case !s.Main || s.Stopping || s.Life == machine.Exited:
 		w.finish(u.notNow(w.trigger))
 		return
-	case a == nil || s.Candidate.Phase != machine.OnStage:
+	case a == nil || s.Candidate.Phase != machine.OnStage || a.stage.share == nil:
 		e := control.Errorf(control.CodeNotStaged, "no staged upgrade is in progress").
 			WithHint("begin one: hdctl upgrade --stage 5%% %s", u.name)
 		if s.Candidate.Phase != machine.None {
@@ -187,6 +194,8 @@ func (u *Upgrader) promote(w *waiter, percent float64) {
 		// The operator decides now.
 		a.stage.auto.stop()
 		a.stage.auto = nil
+		a.stage.timeout = u.set.stageTimeout
+		u.limitStage()
 	}
 	if percent > 0 {
 		u.answerStaged(a.waiters) // of an automatic one that is not any more
@@ -255,6 +264,7 @@ func (u *Upgrader) takeShare() {
 		return
 	}
 	u.send(p.number, link.Staged{})
+	u.reportOpen()
 	u.log.LogAttrs(u.ctx, slog.LevelInfo, "staged", slog.Int("generation", u.number), slog.Int("pid", u.pid), slog.String("version", u.opts.Version))
 	u.servedOnce.Do(func() { close(u.served) })
 }

@@ -60,7 +60,7 @@ func (u *Upgrader) recordTakenBack(number int) {
 			await(child.Exited(), outcomeGrace)
 		}
 		tell := func() {
-			cause := u.causeOf(a, machine.FellBack)
+			cause := u.causeOf(a)
 			r.Outcome, r.Phase, r.To, r.From = control.OutcomeFellBack, control.PhaseDraining, number, u.number
 			r.ToPID, r.FromPID = a.pid, u.pid
 			r.ExitCode, r.Signal = cause.ExitCode, cause.Signal

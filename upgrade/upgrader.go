@@ -106,6 +106,7 @@ type Upgrader struct {
 	fallReason    *control.Error // why it is about to
 	previous      *previous
 	ownDigest     string
+	programPath   string // where our file was, if that is not what /proc says
 	paused        *control.Pause
 	quitLater     bool // confirm as soon as the candidate serves
 	pidsWritten   pids
@@ -291,6 +292,7 @@ func (u *Upgrader) succeed() (pred *peer, controlFD int, err error) {
 	u.env.notify, u.env.bySystemd = theirs.Notify, theirs.Notify != ""
 	u.env.watchdog = time.Duration(theirs.WatchdogUsec) * time.Microsecond
 	u.controlPath = theirs.Control
+	u.programPath = theirs.Program
 	controlFD = -1
 	if fd, ok := files[keyControl]; ok {
 		controlFD = fd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hdctl/handoff/upgrade/control"
 )
@@ -95,14 +96,19 @@ func (a *app) reportChecks(ctx context.Context, at *attempt, r *control.Result) 
 	return nil
 }
 
-// printChecks prints a table of findings; a hint has a line of its own below it.
+// printChecks prints a table of findings. What a command has printed is below its
+// own, line by line, and so is a hint.
 func (a *app) printChecks(checks []control.Check) {
 	if a.quiet {
 		return
 	}
 	t := &table{columns: []column{left("CHECK"), left("RESULT"), left("FINDING")}}
 	for _, c := range checks {
-		t.add(text(c.Name), cell{clean(c.Result), checkStyle(c.Result)}, text(c.Message))
+		message, output, _ := strings.Cut(c.Message, "\n")
+		t.add(text(c.Name), cell{clean(c.Result), checkStyle(c.Result)}, text(message))
+		for line := range strings.Lines(output) {
+			t.add(cell{}, cell{}, cell{text: clean(strings.TrimSuffix(line, "\n"))})
+		}
 		if c.Hint != "" {
 			t.add(cell{}, cell{}, cell{text: "hint: " + clean(c.Hint)})
 		}

@@ -43,11 +43,14 @@ type eventFollower struct {
 	target target
 	client *control.Client
 
-	main      int // the generation that is asked
+	main      int    // the generation that is asked
+	seq       uint64 // of the event that was told last, shown or not; 0: none
 	shown     []eventID
-	last      control.Event // that was shown
-	confirmed control.Event // the last confirm that was shown
+	confirmed []confirmID // of those that were shown
 }
+
+// confirmID tells confirms apart.
+type confirmID struct{ generation, pid int }
 
 // eventID tells events apart, also those of a service that was started again and
 // counts from 1, or has fallen back and counts from where it was.
@@ -76,7 +79,7 @@ func (f *eventFollower) follow(ctx context.Context) error {
 		e, ok := errors.AsType[*control.Error](err)
 		switch {
 		case errors.Is(err, errMoved):
-		case ok && (e.Code == control.CodeUnknown || e.Code == control.CodeStopping) && f.last.Seq > 0:
+		case ok && (e.Code == control.CodeUnknown || e.Code == control.CodeStopping) && f.seq > 0:
 			// That generation is gone. The next one knows the events so far.
 		case notRunning(err):
 		case ok:
@@ -106,24 +109,29 @@ func (f *eventFollower) first(ctx context.Context) error {
 
 // show prints an event, unless it was printed before.
 func (f *eventFollower) show(e control.Event) error {
+	// Another generation begins with what it knows, and an old one that has fallen
+	// back leaves out more numbers than there can be events.
+	if missed := e.Seq - f.seq - 1; f.seq > 0 && e.Seq > f.seq+1 && missed < control.FallBackSeqs {
+		f.warnf("%s: %s: too long ago for the service to remember", f.target, count(int(missed), "event")+" missed")
+	}
+	f.seq = e.Seq
 	id := eventID{e.Seq, e.Time.UnixNano()}
 	if slices.Contains(f.shown, id) || f.toldTwice(e) {
 		return nil
 	}
-	if e.Seq > f.last.Seq+1 && f.last.Seq > 0 {
-		f.warnf("%s: %s: too long ago for the service to remember", f.target, count(int(e.Seq-f.last.Seq-1), "event")+" missed")
-	}
 	if f.shown = append(f.shown, id); len(f.shown) > 2*enoughShown {
 		f.shown = slices.Delete(f.shown, 0, enoughShown)
 	}
-	f.last = e
 	if err := f.printEvent(e); err != nil {
 		return err
 	}
-	if e.Phase == control.PhaseConfirmed {
-		f.confirmed = e
+	if e.Phase != control.PhaseConfirmed {
+		return nil
 	}
-	if e.Phase == control.PhaseConfirmed && e.Generation > f.main {
+	if f.confirmed = append(f.confirmed, confirmID{e.Generation, e.PID}); len(f.confirmed) > 2*enoughShown {
+		f.confirmed = slices.Delete(f.confirmed, 0, enoughShown)
+	}
+	if e.Generation > f.main {
 		f.main = e.Generation
 		return errMoved
 	}
@@ -133,8 +141,7 @@ func (f *eventFollower) show(e control.Event) error {
 // toldTwice tells whether e is a confirm that was shown: the old and the new main
 // generation each have an event of it.
 func (f *eventFollower) toldTwice(e control.Event) bool {
-	return e.Phase == control.PhaseConfirmed && f.confirmed.Phase == e.Phase &&
-		e.PID != 0 && e.PID == f.confirmed.PID && e.Generation == f.confirmed.Generation
+	return e.Phase == control.PhaseConfirmed && e.PID != 0 && slices.Contains(f.confirmed, confirmID{e.Generation, e.PID})
 }
 
 // await waits until the service answers again: after moved, the generation that is

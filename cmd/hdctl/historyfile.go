@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -41,6 +40,7 @@ const historyLimit = 4 << 20
 // if that is 0, the newest first. It skips, and counts, what a crash in the middle of
 // a line may have left. The error is fs.ErrNotExist if there is no history.
 func readHistory(dir string, limit int) (entries []control.Entry, skipped int, err error) {
+	var lines [][]byte // newest first
 	found := false
 	for _, name := range []string{"history.jsonl", "history.jsonl.1"} {
 		data, err := readEnd(filepath.Join(dir, name), historyLimit)
@@ -52,24 +52,15 @@ func readHistory(dir string, limit int) (entries []control.Entry, skipped int, e
 		}
 		found = true
 		for _, line := range slices.Backward(bytes.Split(data, []byte("\n"))) {
-			if limit > 0 && len(entries) == limit {
-				return entries, skipped, nil
+			if line = bytes.TrimSpace(line); len(line) > 0 {
+				lines = append(lines, line)
 			}
-			line = bytes.TrimSpace(line)
-			if len(line) == 0 {
-				continue
-			}
-			var e control.Entry
-			if json.Unmarshal(line, &e) != nil || e.Outcome == "" {
-				skipped++
-				continue
-			}
-			entries = append(entries, e)
 		}
 	}
 	if !found {
 		return nil, 0, fs.ErrNotExist
 	}
+	entries, skipped = control.ReadHistory(slices.Values(lines), limit)
 	return entries, skipped, nil
 }
 

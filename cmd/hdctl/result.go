@@ -89,9 +89,7 @@ func (a *app) failed(at *attempt, r *control.Result) error {
 	}
 	if r.Error != nil {
 		for _, c := range r.Checks {
-			if c.Result != control.CheckOK && !strings.Contains(r.Error.Message, c.Message) {
-				out.more = append(out.more, clean(fmt.Sprintf("%s: %s: %s", c.Name, c.Result, c.Message)))
-			}
+			out.more = append(out.more, unsaid(c, r.Error.Message)...)
 		}
 	}
 	tried := r.ToPID != 0 && r.Outcome != control.OutcomeRolledBack && r.Outcome != control.OutcomeInconclusive
@@ -104,6 +102,25 @@ func (a *app) failed(at *attempt, r *control.Result) error {
 		out.hint = at.target.command("status")
 	}
 	return out
+}
+
+// unsaid is what there is to say of a check beyond what was said, line by line;
+// nothing if it went well.
+func unsaid(c control.Check, said string) []string {
+	if c.Result == control.CheckOK {
+		return nil
+	}
+	message, output, _ := strings.Cut(c.Message, "\n")
+	var lines []string
+	if !strings.Contains(said, message) {
+		lines = append(lines, clean(fmt.Sprintf("%s: %s: %s", c.Name, c.Result, message)))
+	}
+	for line := range strings.Lines(output) {
+		if line = strings.TrimSuffix(line, "\n"); !strings.Contains(said, line) {
+			lines = append(lines, clean(line))
+		}
+	}
+	return lines
 }
 
 // printVerdict prints the figures that have decided an automatic upgrade, for

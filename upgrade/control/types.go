@@ -435,12 +435,17 @@ const (
 // Event is a step in the life of the service.
 type Event struct {
 	Time       time.Time `json:"time"`
-	Seq        uint64    `json:"seq"` // increases by 1; starts at 1 with the service
+	Seq        uint64    `json:"seq"` // increases by 1, or by more than FallBackSeqs; starts at 1 with the service
 	Phase      string    `json:"phase"`
 	Generation int       `json:"generation,omitempty"` // whom it is about
 	PID        int       `json:"pid,omitempty"`
 	Message    string    `json:"message"`
 }
+
+// FallBackSeqs is by how much [Event.Seq] jumps, at least, where an old generation
+// serves again: its successor has counted on in the meantime, and these numbers are
+// not used twice.
+const FallBackSeqs = 100_000
 
 // Line is one line of the answer to an upgrade, events or conns request. Exactly
 // one field is set.

@@ -72,6 +72,10 @@ type Hello struct {
 	WatchdogUsec uint64 `json:"watchdog_usec,omitempty"`
 	Control      string `json:"control,omitempty"` // path of the control socket
 
+	// Program is where the file that the successor runs was, if it was started from
+	// an open file.
+	Program string `json:"program,omitempty"`
+
 	// Sockets describes the descriptors that the successor inherits.
 	Sockets []Socket `json:"sockets,omitempty"`
 
@@ -136,10 +140,12 @@ type Confirmed struct {
 	Previous json.RawMessage `json:"previous,omitempty"`
 }
 
-// Numbers tells which numbers of generations main is about to use, so that nobody
-// uses them again who takes over from it. Main to the draining generations.
+// Numbers tells who would take over from main what it has to know: which numbers of
+// generations are about to be used, so that it does not use them again, and whether
+// somebody else would. Main to the draining generations.
 type Numbers struct {
-	Next int `json:"next"`
+	Next    int  `json:"next"`
+	Covered bool `json:"covered,omitempty"` // main has a candidate that serves, and goes on if main dies
 }
 
 // Stalled tells main what its predecessor, which still drains, sees of it: clients
@@ -161,8 +167,8 @@ type Meet struct {
 	Role       string `json:"role,omitempty"` // what the other one is to the receiver
 }
 
-// Report is what a draining generation tells the main one, at every change and
-// from time to time.
+// Report is what a generation that drains, or serves and is not main yet, tells the
+// main one, at every change and from time to time.
 type Report struct {
 	Generation int    `json:"generation"`
 	PID        int    `json:"pid"`

@@ -131,6 +131,18 @@ func (m *model) tell(b *strings.Builder, w *world, v move) {
 	m.log = nil
 }
 
+// Each world is about a few things: all of them in one would be too much. What they
+// cover together is
+//   - up to four generations, of which any two are killed at any instant, also in the
+//     middle of what they do: the late fall back, and that of who fell back;
+//   - a SIGTERM to any, or to all, at any instant;
+//   - one hang of a candidate at any instant, and of a generation that serves, or that
+//     others follow, with or without a drain that can be taken back;
+//   - one staged upgrade, with promotions of both kinds, and a rollback in any phase,
+//     alone with everything that can go wrong, and with a drainer with less;
+//   - a rollback of each of three candidates, and the upgrade after that.
+//
+// More trouble at once is for TestRandomWalksKeepThePromises.
 func TestEveryInterleavingKeepsThePromises(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -139,16 +151,25 @@ func TestEveryInterleavingKeepsThePromises(t *testing.T) {
 		long   bool
 	}{
 		{"three generations", atMostOne, budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1}, false},
-		{"three generations, more trouble", atMostOne, budget{upgrades: 2, kills: 2, terms: 1, faults: 2, hangs: 1}, true},
-		{"four generations, no stop", atMostOne, budget{upgrades: 3, kills: 2, faults: 2, hangs: 1}, true},
+		{"three generations, two deaths", atMostOne, budget{upgrades: 2, kills: 2, terms: 1, faults: 1}, true},
+		{"four generations, two deaths, no stop", atMostOne, budget{upgrades: 3, kills: 2, faults: 1}, true},
+		{"one that serves hangs", atMostOne, budget{upgrades: 2, kills: 1, terms: 1, wedges: 1}, true},
+		{"one that serves hangs, of four", atMostOne, budget{upgrades: 3, faults: 1, wedges: 1}, false},
+		{"a stage", atMostOne, budget{upgrades: 1, stages: 1, manuals: 1, rollback: 1, kills: 1, terms: 1, faults: 1, hangs: 1, wedges: 1}, false},
+		{"a stage, and a drainer", atMostOne, budget{upgrades: 2, stages: 1, rollback: 1, kills: 1, faults: 1}, false},
+		{"a stage, a drainer, and a hang", atMostOne, budget{upgrades: 2, stages: 1, kills: 1, wedges: 1}, false},
+		{"a stage, a drainer, and a stop", atMostOne, budget{upgrades: 2, stages: 1, rollback: 1, terms: 1}, true},
+		{"a rollback, of four", atMostOne, budget{upgrades: 3, rollback: 1, kills: 1}, true},
 		{"a door that is held", atMostOne, budget{upgrades: 1, kills: 1, terms: 1, faults: 1, hangs: 1, holds: 3}, false},
-		{"a door that is held, and a drainer", atMostOne, budget{upgrades: 2, kills: 1, terms: 1, faults: 1, holds: 2}, true},
-		{"refused where too many drain", onlyOne, budget{upgrades: 3, kills: 1, terms: 1, faults: 1}, true},
+		{"a door that is held, and a drainer", atMostOne, budget{upgrades: 2, kills: 1, faults: 1, holds: 2}, true},
+		{"refused where too many drain", onlyOne, budget{upgrades: 3, kills: 1, faults: 1, rollback: 1}, true},
+		{"refused where too many drain, and a stop", onlyOne, budget{upgrades: 2, kills: 1, terms: 1, faults: 1}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.long && testing.Short() {
 				t.Skip("takes a few seconds")
 			}
+			t.Parallel()
 			x := newExplorer(machine.Step, test.limits)
 			start := time.Now()
 			broken, story := x.explore(x.begin(test.budget))
@@ -164,6 +185,19 @@ func TestEveryInterleavingKeepsThePromises(t *testing.T) {
 // A promise that is checked where a world comes to rest is worth nothing where
 // worlds go round in circles.
 func TestEverythingComesToRest(t *testing.T) {
+	for name, b := range map[string]budget{
+		"a stage":          {upgrades: 1, stages: 1, manuals: 1, rollback: 1, kills: 1, terms: 1, faults: 1, hangs: 1, wedges: 1, holds: 1},
+		"and a drainer":    {upgrades: 2, rollback: 1, kills: 1, faults: 1, wedges: 1},
+		"a late fall back": {upgrades: 2, kills: 1, terms: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			comesToRest(t, b)
+		})
+	}
+}
+
+func comesToRest(t *testing.T, b budget) {
 	x := newExplorer(machine.Step, atMostOne)
 	onTheWay := make(map[uint64]bool) // of all worlds seen: whether we come from there
 	var visit func(w *world) *world
@@ -187,7 +221,7 @@ func TestEverythingComesToRest(t *testing.T) {
 		onTheWay[h] = false
 		return nil
 	}
-	root := x.begin(budget{upgrades: 2, kills: 1, terms: 1, faults: 1, hangs: 1, holds: 1})
+	root := x.begin(b)
 	if again := visit(&root); again != nil {
 		t.Fatalf("this world comes again and again: %+v", *again)
 	}

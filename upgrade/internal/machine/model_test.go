@@ -131,8 +131,7 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 	case machine.Disarm:
 		g.timers.remove(int(e.Timer))
 
-	case machine.NotifyReady:
-		g.notes.push(say(readyNote, n))
+	case machine.NotifyReady: // nothing in the model depends on when it comes
 	case machine.NotifyMain:
 		g.notes.push(say(mainNote, e.Number))
 	case machine.NotifyStopping:
@@ -149,8 +148,12 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 			g.pending.add(cancelled)
 		}
 	case machine.Kill:
+		hung := w.gens[e.Number].hung
 		if w.alive(e.Number) {
 			w.die(e.Number)
+		}
+		if hung {
+			w.miss()
 		}
 	case machine.TellReady:
 		w.send(n, s.Lead, say(ready, 0))
@@ -173,10 +176,14 @@ func (m *model) execute(w *world, n int, s *machine.State, effect machine.Effect
 		if e.Covered {
 			kind = covered
 		}
-		w.send(n, e.Number, say(kind, e.Next))
+		if !m.state(w, e.Number).Stopping { // it will use none
+			w.send(n, e.Number, say(kind, e.Next))
+		}
 	case machine.TellStopping:
 		for other := range w.gens {
-			w.send(n, other, say(stopping, 0))
+			if !m.state(w, other).Stopping { // it knows
+				w.send(n, other, say(stopping, 0))
+			}
 		}
 	case acquaint:
 		if g.links.has(e.with) { // else it is gone

@@ -147,7 +147,8 @@ func (m *model) ownMoves(w *world, n int, list []move) []move {
 		list = append(list, move{what: starts, gen: uint8(n), bad: true})
 	}
 	for timer := range 16 {
-		can(g.timers.has(timer), fires, timer)
+		// The machine makes no difference between the two that end with ready.
+		can(g.timers.has(timer) && machine.Timer(timer) != machine.RequestTimer, fires, timer)
 	}
 	return list
 }

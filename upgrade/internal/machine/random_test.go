@@ -10,7 +10,7 @@ import (
 )
 
 // What has too many interleavings is walked through at random: up to six
-// generations, of which two may drain at leisure, and more trouble.
+// generations, of which two may drain at leisure, staged or not, and more trouble.
 func TestRandomWalksKeepThePromises(t *testing.T) {
 	memory := newMemory(machine.Step)
 	moves, most := 0, 0
@@ -24,7 +24,11 @@ func TestRandomWalksKeepThePromises(t *testing.T) {
 				terms:    uint8(fair(t, "terms", 3)),
 				faults:   uint8(fair(t, "faults", 4)),
 				hangs:    uint8(fair(t, "hangs", 2)),
+				wedges:   uint8(fair(t, "wedges", 2)),
 				holds:    uint8(fair(t, "holds", 4)),
+				stages:   uint8(fair(t, "stages", 3)),
+				manuals:  uint8(fair(t, "manuals", 2)),
+				rollback: uint8(fair(t, "rollback", 3)),
 			})
 			var story strings.Builder
 			for {
@@ -64,7 +68,7 @@ func (m *model) choose(t *rapid.T, w *world) (move, bool) {
 	// Things go well most of the time, or no walk would lead far.
 	moves := all
 	switch luck := fair(t, "luck", 64); {
-	case own > 0 && luck > 1:
+	case own > 0 && luck > 1 && (luck <= 4 || patient(all[:own]) != nil):
 		moves = all[:own]
 		if luck > 4 {
 			moves = patient(moves)
@@ -73,7 +77,7 @@ func (m *model) choose(t *rapid.T, w *world) (move, bool) {
 		moves = all[own : own+ends]
 	case luck > 4:
 		for _, v := range all {
-			if v.what == asksRelease || v.what == asksUpgrade {
+			if v.what == asksRelease || v.what == asksUpgrade || v.what == asksPromote {
 				return v, true
 			}
 		}
@@ -82,16 +86,13 @@ func (m *model) choose(t *rapid.T, w *world) (move, bool) {
 	return moves[fair(t, "move", len(moves))], true
 }
 
-// patient leaves out the timers of what is only slow.
+// patient leaves out the timers of what is only slow. That may be all.
 func patient(moves []move) []move {
 	var others []move
 	for _, v := range moves {
 		if v.what != fires || machine.Timer(v.arg) == machine.ProbationTimer {
 			others = append(others, v)
 		}
-	}
-	if others == nil {
-		return moves
 	}
 	return others
 }

@@ -143,12 +143,11 @@ var kinds = [...]string{
 
 // Datagrams to systemd.
 const (
-	readyNote = iota + 1 // READY=1
-	mainNote             // MAINPID= of a number, and READY=1
-	stopNote             // STOPPING=1
+	mainNote = iota + 1 // MAINPID= of a number, and READY=1
+	stopNote            // STOPPING=1
 )
 
-var notes = [...]string{"", "READY=1", "MAINPID=", "STOPPING=1"}
+var notes = [...]string{"", "MAINPID=", "STOPPING=1"}
 
 // What became of one.
 const (
@@ -234,7 +233,6 @@ func (w *world) sigkill(n int) {
 func (w *world) wedge(n int) {
 	w.left.wedges--
 	w.gens[n].hung = true
-	w.release(n)
 	w.miss()
 }
 

@@ -23,6 +23,14 @@
 // on a descriptor that Start passed. tableflip's Stop is never called: it kills
 // the child; its time limit is switched off.
 //
+// # What is executed
+//
+// Usually the path by which the service was started, which is settled in its first
+// process and handed on from then on. A [Program] is another file for once; it may
+// be an open one that no path leads to any more (see target.go). The arguments of
+// such a process start with /proc/self/fd/N for ps(1); its name, and os.Args[0], are
+// as usual.
+//
 // # Ownership of file descriptors
 //
 // [Tableflip.Start] borrows the descriptors. It leaves no duplicate of them in

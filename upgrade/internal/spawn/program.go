@@ -50,6 +50,9 @@ func absolute(path, wd string) string {
 	if filepath.IsAbs(path) {
 		return path
 	}
+	for strings.HasPrefix(path, "./") {
+		path = strings.TrimLeft(path[2:], "/")
+	}
 	return strings.TrimSuffix(wd, "/") + "/" + path
 }
 

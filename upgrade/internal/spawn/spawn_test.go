@@ -747,7 +747,7 @@ func TestPath(t *testing.T) {
 		path  string // PATH
 		want  func(b *bed) string
 	}{
-		{"relative", "./app", "", func(b *bed) string { return b.dir + "/./app" }},
+		{"relative", "./app", "", func(b *bed) string { return b.dir + "/app" }},
 		{"relative with parents", "sub/../app", "", func(b *bed) string { return b.dir + "/sub/../app" }},
 		{"by PATH", "app", "DIR", func(b *bed) string { return b.path("app") }},
 		{"by relative PATH", "app", "sub:.", func(b *bed) string { return b.path("app") }},

@@ -1,0 +1,227 @@
+package upgrade_test
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/hdctl/handoff/upgrade/control"
+)
+
+// hold opens a connection with a request that lasts, so that the generation that has
+// it drains. The result ends it.
+func (p *process) hold() (release func()) {
+	p.t.Helper()
+	c, err := net.Dial("tcp", p.address)
+	require.NoError(p.t, err)
+	_, err = io.WriteString(c, "GET /sleep?d=1h HTTP/1.1\r\nHost: test\r\n\r\n")
+	require.NoError(p.t, err)
+	require.Eventually(p.t, func() bool {
+		st, err := p.client.Status(p.t.Context())
+		return err == nil && st.Generations[len(st.Generations)-1].Conns.Active > 0
+	}, time.Minute, time.Millisecond, "the request")
+	release = func() { _ = c.Close() }
+	p.t.Cleanup(release)
+	return release
+}
+
+// status is that of the service, as main sees it.
+func (p *process) status() *control.Status {
+	p.t.Helper()
+	st, err := p.client.Status(p.t.Context())
+	require.NoError(p.t, err)
+	return st
+}
+
+// waitStatus waits until the status is as it should.
+func (p *process) waitStatus(what string, ok func(*control.Status) bool) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		st, err := p.client.Status(p.t.Context())
+		return err == nil && ok(st)
+	}, time.Minute, time.Millisecond, what)
+}
+
+// TestOneSuccessorWhenMainDiesInProbation kills the main generation while its
+// successor is on probation and its predecessor still drains. Each of the two could
+// take its place; exactly one does.
+func TestOneSuccessorWhenMainDiesInProbation(t *testing.T) {
+	p := start(t)
+	p.hold() // by the first generation
+	second, err := p.upgrade()
+	require.NoError(t, err)
+	// The probation that counts is that of the one that starts an upgrade: stop the
+	// third generation short of its confirm by holding it on stage, and promote it.
+	staged, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{Stage: 50}, nil)
+	require.NoError(t, err)
+	require.Equal(t, control.OutcomeStaged, staged.Outcome)
+
+	require.NoError(t, syscall.Kill(second.ToPID, syscall.SIGKILL))
+	select {
+	case err := <-p.exited: // it cannot take back, and is nobody's drainer
+		assert.Error(t, err)
+		p.exited <- err
+	case <-time.After(time.Minute):
+		t.Fatal("the first generation lives on")
+	}
+	st := p.waitMain(3)
+	assert.Equal(t, staged.ToPID, st.Generations[0].PID)
+	assert.Equal(t, 3, p.get().Generation)
+}
+
+// TestRollbackOfAChangedFile overwrites the file of the previous version, which no
+// process runs any more: what is in it now is not that version.
+func TestRollbackOfAChangedFile(t *testing.T) {
+	p := start(t, "HANDOFF_ALLOW_BINARY=on")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	other := filepath.Join(filepath.Dir(p.program), "other")
+	require.NoError(t, exec.Command("cp", self, other).Run())
+
+	r, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{Binary: other}, nil)
+	require.NoError(t, err)
+	require.Equal(t, other, r.Binary)
+	p.waitMain(2)
+	_, err = p.upgrade()
+	require.NoError(t, err)
+	st := p.waitMain(3)
+	require.NotNil(t, st.Previous)
+	require.Equal(t, other, st.Previous.Path)
+	require.NotEmpty(t, st.Previous.Digest)
+
+	f, err := os.OpenFile(other, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err, "nobody runs it any more")
+	_, err = f.WriteString("another build")
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+
+	r, err = p.client.Rollback(t.Context(), control.RollbackRequest{}, nil)
+	require.NotNil(t, r, "%v", err)
+	require.NotNil(t, r.Error)
+	assert.Equal(t, control.OutcomeFailed, r.Outcome)
+	assert.Equal(t, control.PhasePreflight, r.Phase)
+	assert.Contains(t, r.Error.Message, other)
+	assert.Contains(t, r.Error.Message, "changed")
+	assert.Equal(t, 3, p.get().Generation)
+}
+
+// slowCheck makes the preflight of upgrades wait until release is called.
+func slowCheck(t *testing.T) (env string, release func()) {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	return "HANDOFF_CHECK=/bin/cat " + fifo, func() {
+		f, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+}
+
+// TestQueueDoesNotWaitForADecision has a request wait for an upgrade in progress that
+// turns out to be one on which somebody has to decide.
+func TestQueueDoesNotWaitForADecision(t *testing.T) {
+	env, release := slowCheck(t)
+	p := start(t, env)
+	staged, queued := make(chan *control.Result, 1), make(chan *control.Result, 1)
+	go func() {
+		r, _ := p.client.Upgrade(t.Context(), control.UpgradeRequest{Stage: 50}, nil)
+		staged <- r
+	}()
+	p.waitStatus("preflight", func(st *control.Status) bool { return st.Upgrade != nil })
+	go func() {
+		r, _ := p.client.Upgrade(t.Context(), control.UpgradeRequest{Queue: true}, nil)
+		queued <- r
+	}()
+	p.waitStatus("queued", func(st *control.Status) bool { return st.Upgrade != nil && st.Upgrade.Queued == 1 })
+	release()
+	r := <-staged
+	require.NotNil(t, r)
+	require.Equal(t, control.OutcomeStaged, r.Outcome)
+	r = <-queued
+	require.NotNil(t, r)
+	assert.Equal(t, control.OutcomeRefused, r.Outcome)
+	assert.Equal(t, control.CodeInProgress, r.Error.Code)
+}
+
+// TestStageOfAnOperatorHasATimeLimit: also if an automatic upgrade has begun it.
+func TestStageOfAnOperatorHasATimeLimit(t *testing.T) {
+	p := start(t)
+	done := make(chan *control.Result, 1)
+	go func() {
+		r, _ := p.client.Upgrade(t.Context(), control.UpgradeRequest{
+			Auto: &control.Auto{Steps: []control.Step{{Share: 5, Time: 3600}}},
+		}, nil)
+		done <- r
+	}()
+	p.waitStatus("on stage", func(st *control.Status) bool { return st.Upgrade != nil && st.Upgrade.Stage != nil })
+	assert.Zero(t, p.status().Upgrade.Stage.Deadline, "it ends by itself")
+	r, err := p.client.Promote(t.Context(), control.PromoteRequest{Share: 50}, nil)
+	require.NoError(t, err)
+	require.Equal(t, control.OutcomeStaged, r.Outcome)
+	r = <-done
+	require.NotNil(t, r)
+	assert.Equal(t, control.OutcomeStaged, r.Outcome, "who has asked is not kept waiting")
+	st := p.status()
+	require.NotNil(t, st.Upgrade)
+	require.NotNil(t, st.Upgrade.Stage)
+	assert.Equal(t, 50.0, st.Upgrade.Stage.Share)
+	assert.NotZero(t, st.Upgrade.Stage.Deadline)
+}
+
+// TestUpgradeAfterARollbackThatHangs stops a generation that was rolled back, in its
+// drain. There can be one child only, so the next upgrade must not wait for it.
+func TestUpgradeAfterARollbackThatHangs(t *testing.T) {
+	p := start(t, "HANDOFF_READY_TIMEOUT=4s")
+	staged, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{Stage: 100}, nil)
+	require.NoError(t, err)
+	c, err := net.Dial("tcp", p.address) // all go to the new one
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "GET /sleep?d=1h HTTP/1.1\r\nHost: test\r\n\r\n")
+	require.NoError(t, err)
+	p.waitStatus("passed", func(st *control.Status) bool { return st.Upgrade.Stage.Passed == 1 })
+	r, err := p.client.Rollback(t.Context(), control.RollbackRequest{}, nil)
+	require.NotNil(t, r, "%v", err)
+	require.Equal(t, control.OutcomeRolledBack, r.Outcome)
+	p.waitStatus("it drains", func(st *control.Status) bool {
+		return len(st.Generations) == 2 && st.Generations[0].State == control.StateDraining && st.Generations[0].Conns.Total == 1
+	})
+	require.NoError(t, syscall.Kill(staged.ToPID, syscall.SIGSTOP))
+	r, err = p.upgrade()
+	require.NoError(t, err)
+	assert.Equal(t, 3, r.To)
+}
+
+// TestPauseSurvivesTheDeathOfMain kills a generation after an operator has paused, and
+// after one has resumed: who takes over knows.
+func TestPauseSurvivesTheDeathOfMain(t *testing.T) {
+	p := start(t, "HANDOFF_STATE_DIR="+t.TempDir())
+	p.hold()
+	second, err := p.upgrade()
+	require.NoError(t, err)
+	_, err = p.client.Pause(t.Context(), control.PauseRequest{Reason: "a freeze"})
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(second.ToPID, syscall.SIGKILL))
+	p.waitStatus("paused", func(st *control.Status) bool { return st.Main == 1 && st.Paused != nil })
+
+	r, _ := p.upgrade()
+	require.NotNil(t, r)
+	assert.Equal(t, control.CodePaused, r.Error.Code)
+	_, err = p.client.Pause(t.Context(), control.PauseRequest{Undo: true})
+	require.NoError(t, err)
+
+	staged, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{Stage: 100}, nil)
+	require.NoError(t, err)
+	_, err = p.client.Pause(t.Context(), control.PauseRequest{Reason: "another one"})
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Process.Kill())
+	p.waitStatus("paused", func(st *control.Status) bool { return st.Main == staged.To && st.Paused != nil })
+}
