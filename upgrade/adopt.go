@@ -248,7 +248,11 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 				note = "idle connections end with their next answer: " + err.Error()
 			}
 		}
-		u.box.post(func() { u.setNote(note) })
+		u.box.post(func() {
+			if u.mover == mv {
+				u.setNote(note)
+			}
+		})
 		for _, l := range listeners {
 			l.mover.Store(mv)
 		}

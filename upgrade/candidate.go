@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ type attempt struct {
 
 	program program
 	stage   *stage // nil: not staged
+	word    string // of the operator who has promoted it, see wordOf
 	beside  bool   // started by nginx's signal
 	checks  []control.Check
 	verdict *control.Verdict
@@ -67,8 +69,12 @@ func (u *Upgrader) check() {
 		if needed.File != nil {
 			id = fileID{} // what is at the path is something else
 		}
-		checks := preflight.Run(a.ctx, needed)
-		failed := checkFailed(checks)
+		var checks []control.Check
+		failed := u.checkContent(a.program)
+		if failed == nil {
+			checks = preflight.Run(a.ctx, needed)
+			failed = checkFailed(checks)
+		}
 		u.box.post(func() {
 			a.file = id
 			if failed != nil && a.ctx.Err() == nil && a.problem == nil {
@@ -253,7 +259,8 @@ func (u *Upgrader) candidateReady(p *peer) {
 	if a == nil || p.number != a.number {
 		return
 	}
-	late := !a.deadline.IsZero() && time.Until(a.deadline) < u.set.probation
+	late := a.stage == nil && // otherwise its probation is not what is asked for
+		!a.deadline.IsZero() && time.Until(a.deadline) < u.set.probation
 	if late {
 		a.problem = control.Errorf(control.CodeTimedOut,
 			"it was ready after %v, too late for the deadline of the request with %v of probation to come",
@@ -282,7 +289,7 @@ func (u *Upgrader) report(e machine.Report) {
 	if a == nil || a.number != e.Number {
 		return
 	}
-	u.attempt = nil
+	u.attempt, u.quitLater = nil, false
 	closeFiles(a.closing)
 	a.cancel()
 	if e.Outcome == machine.Confirmed || livesOn(e) {
@@ -505,7 +512,11 @@ func describeResult(r *control.Result) string {
 	if r.ToPID != 0 {
 		pid = fmt.Sprintf(" (pid %d)", r.ToPID)
 	}
-	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, r.Outcome, r.Phase, r.Error.Message)
+	message := r.Error.Message
+	if r.Outcome == control.OutcomeRolledBack {
+		message = strings.TrimPrefix(message, "rolled back ") // as that it was
+	}
+	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, r.Outcome, r.Phase, message)
 }
 
 func seconds(s float64) time.Duration { return round(time.Duration(s * float64(time.Second))) }

@@ -75,7 +75,10 @@ func (l *Listener) newConn(c net.Conn, accepted time.Time) *Conn {
 func (l *Listener) admit(c net.Conn) net.Conn {
 	conn := l.newConn(c, time.Now())
 	l.conns.Add(conn)
-	return l.connOrNil(conn)
+	if l.passOn(conn) {
+		return nil
+	}
+	return conn
 }
 
 // ConnOf finds the Conn inside c: c itself, or what a [crypto/tls.Conn] or any

@@ -73,7 +73,11 @@ func copyLinked(f *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("copy the previous version: %w", os.NewSyscallError("memfd_create", err))
 	}
 	m := os.NewFile(uintptr(fd), f.Name())
-	if _, err := io.Copy(m, io.NewSectionReader(f, 0, info.Size())); err != nil {
+	n, err := io.Copy(m, io.NewSectionReader(f, 0, info.Size()))
+	if err == nil && n != info.Size() { // somebody is writing into it
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		_ = m.Close()
 		return nil, fmt.Errorf("copy the previous version: %w", err)
 	}

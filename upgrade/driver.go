@@ -55,6 +55,10 @@ func (u *Upgrader) step(e machine.Event) {
 	if before.Life != machine.Serving && next.Life == machine.Serving {
 		u.tellServing()
 	}
+	if _, told := e.(machine.Promoted); next.Main && !before.Main && !told {
+		u.reloadPause() // the one that was main cannot tell any more
+		u.tellSuccession(before)
+	}
 	if next.Main && next.Life == machine.Serving && !next.Held {
 		u.adoptFrom(next.Drainers)
 	}
@@ -69,6 +73,21 @@ func (u *Upgrader) step(e machine.Event) {
 		u.box.post(u.quit)
 	}
 	u.nextInQueue()
+}
+
+// tellSuccession says why this generation is main although nobody has confirmed it:
+// the one before it has died. One that takes over again tells more (takeBack).
+func (u *Upgrader) tellSuccession(before machine.State) {
+	was := "on probation"
+	switch before.Life {
+	case machine.Staged:
+		was = "staged"
+	case machine.Draining:
+		return
+	}
+	text := fmt.Sprintf("generation %d died while generation %d (%s) was %s, which serves all now", before.Lead, u.number, u.opts.Version, was)
+	u.events.add(control.Event{Phase: control.PhaseServing, Generation: u.number, PID: u.pid, Message: text})
+	u.log.LogAttrs(u.ctx, slog.LevelError, text)
 }
 
 // announce tells those who watch how far an upgrade is.
@@ -91,7 +110,8 @@ func (u *Upgrader) announce(before, now machine.Candidate) {
 		if before.Phase != machine.OnStage {
 			return
 		}
-		e.Message = fmt.Sprintf("generation %d (%s) is promoted: it gets everything", now.Number, a.version)
+		e.Phase = control.PhaseStaged // the last word of it
+		e.Message = fmt.Sprintf("generation %d (%s) is promoted and gets everything%s", now.Number, a.version, a.word)
 	case machine.Probation:
 		if now.Manual {
 			e.Message = fmt.Sprintf("generation %d serves, and generation %d stands by until it is told to quit or to take back", now.Number, u.number)

@@ -2,7 +2,9 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os/user"
 	"strconv"
@@ -23,6 +25,7 @@ type records struct {
 // openRecords opens the state directory, if there is one.
 func (u *Upgrader) openRecords() {
 	u.records.worker = newWorker()
+	u.recordsFailed = make(map[string]error)
 	path := stateDir(u.set, u.env, u.name)
 	if path == "" {
 		return
@@ -62,15 +65,16 @@ func (u *Upgrader) appendHistory(e control.Entry) {
 	})
 }
 
-// recordsResult has status tell of a failure, until it works again.
+// recordsResult has status tell of a failure, until the same works again.
 func (u *Upgrader) recordsResult(what string, err error) {
-	text := ""
 	if err != nil {
-		text = fmt.Sprintf("%s: %v", what, err)
 		u.log.LogAttrs(context.Background(), slog.LevelWarn, what, slog.Any("err", err))
 	}
 	u.box.post(func() {
-		u.recordsText = text
+		delete(u.recordsFailed, what)
+		if err != nil {
+			u.recordsFailed[what] = err
+		}
 		u.publish()
 	})
 }
@@ -115,11 +119,38 @@ const pauseFile = "pause.json"
 
 // loadPause finds the pause that was in force when the service ended.
 func (u *Upgrader) loadPause() {
-	if u.records.dir == nil {
-		return
+	if p, known := u.records.pause(); known {
+		u.paused = p
 	}
-	var p control.Pause
-	if u.records.dir.Load(pauseFile, &p) == nil {
-		u.paused = &p
+}
+
+// reloadPause finds the pause that was in force when main died, whose place we take.
+// The driver calls it.
+func (u *Upgrader) reloadPause() {
+	was := u.paused
+	u.records.do(func() {
+		p, known := u.records.pause()
+		u.box.post(func() {
+			if known && u.paused == was { // nobody has said anything meanwhile
+				u.paused = p
+				u.publish()
+			}
+		})
+	})
+}
+
+// pause reads the pause that is kept; nil if there is none. It is not known where
+// nothing is kept, or cannot be read.
+func (r *records) pause() (p *control.Pause, known bool) {
+	if r.dir == nil {
+		return nil, false
 	}
+	p = new(control.Pause)
+	switch err := r.dir.Load(pauseFile, p); {
+	case err == nil:
+		return p, true
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, true
+	}
+	return nil, false
 }

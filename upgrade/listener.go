@@ -30,7 +30,7 @@ type Listener struct {
 	pulse    *pulse.Page                 // of the generation; nil: requests are not counted
 	places   transfer.Places             // of the generation
 	mover    atomic.Pointer[mover]       // where connections go; nil: nowhere
-	share    sharing                     // where a part of the new ones goes; nil: nowhere
+	share    atomic.Pointer[share]       // where a part of the new ones goes; nil: nowhere
 	slots    []*pulse.Slot               // where each gate counts
 	expects  atomic.Pointer[expectation] // a mover is expected, unless it is over
 	served   atomic.Pointer[httpServer]  // the HTTP server that takes connections handed over, if there is one

@@ -19,18 +19,22 @@ import (
 func (b backend) Pause(ctx context.Context, req control.PauseRequest, p controld.Peer) error {
 	trigger := triggerOf(p, req.Via, req.Reason)
 	user := userName(p.UID) // not in the driver: it may ask a directory service
-	return b.u.ask(ctx, func() error { return b.u.requestPause(req.Undo, trigger, user) })
+	if err := b.u.ask(ctx, func() error { return b.u.requestPause(req.Undo, trigger, user) }); err != nil {
+		return err
+	}
+	b.u.records.wait(lastWords) // who is told yes relies on it
+	return nil
 }
 
-// requestPause is executed by the driver. To ask for what is already so is no
-// mistake.
+// requestPause is executed by the driver. To allow what is allowed is no mistake; a
+// second pause replaces the first.
 func (u *Upgrader) requestPause(undo bool, trigger control.Trigger, user string) error {
 	switch s := u.state; {
 	case s.Stopping || s.Life == machine.Exited:
 		return u.refusal(machine.Terminating, trigger).Error
 	case !s.Main:
 		return u.refusal(machine.NotMain, trigger).Error
-	case undo == (u.paused == nil):
+	case undo && u.paused == nil:
 		return nil
 	}
 	text := "upgrades are allowed again"

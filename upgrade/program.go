@@ -126,6 +126,24 @@ func checkFailed(checks []control.Check) *control.Error {
 	return &control.Error{Code: code, Message: message, Hint: c.Hint}
 }
 
+// checkContent makes sure that the open file of a version that ran before has what it
+// had then: who writes into a file in place, once nobody runs it, writes into all
+// that have it open.
+func (u *Upgrader) checkContent(p program) *control.Error {
+	if p.File == nil || p.digest == "" {
+		return nil
+	}
+	fd, err := rawFD(p.File)
+	if err != nil {
+		return control.Errorf(control.CodeInternal, "the file of the previous version: %v", err)
+	}
+	if u.digestOf(fmt.Sprintf("/proc/self/fd/%d", fd)) == p.digest {
+		return nil
+	}
+	return control.Errorf(control.CodeNoPrevious, "the file of the previous version (%s) was changed in place since it ran: it is another one, or none", p.Path).
+		WithHint("install the version that you want and upgrade to it: hdctl upgrade %s", u.name)
+}
+
 // dryRun does the first step of an upgrade, and no more.
 func (u *Upgrader) dryRun(ctx context.Context, w *waiter) *control.Result {
 	if u.set.readyTimeout > 0 {

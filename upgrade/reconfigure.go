@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -99,8 +100,9 @@ func (u *Upgrader) reconfigured(t control.Trigger, took time.Duration, err error
 // reconfigureBySignal is one that nobody waits for.
 func (u *Upgrader) reconfigureBySignal(t control.Trigger) {
 	u.wg.Go(func() {
-		if _, err := u.reconfigure(context.Background(), t); err != nil {
-			u.log.LogAttrs(u.ctx, slog.LevelWarn, "reconfigure by signal", slog.Any("err", err))
+		_, err := u.reconfigure(context.Background(), t)
+		if e, ok := errors.AsType[*control.Error](err); ok && e.Code != control.CodeReconfigure { // which is told already
+			u.log.LogAttrs(u.ctx, slog.LevelWarn, "reconfigure by signal refused", slog.Any("err", err))
 		}
 	})
 }

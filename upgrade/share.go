@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,7 +91,7 @@ func (s *share) pass(l *Listener, c *Conn) {
 		return
 	}
 	s.mu.Lock()
-	s.passed--
+	s.passed = max(s.passed-1, 0) // it may be of a share before
 	s.kept++
 	s.owed[l.name] += shareUnit
 	s.mu.Unlock()
@@ -125,15 +123,20 @@ func (s *share) end(limit time.Duration) {
 }
 
 // comeBack has c, which was accepted here and not wanted elsewhere, come out of
-// Accept.
+// Accept. It takes no place in the queue that was promised to a connection that is
+// being adopted.
 func (l *Listener) comeBack(c *Conn) {
 	for {
-		switch err := l.gates[0].Push(c); {
-		case err == nil:
-			return
-		case !errors.Is(err, gate.ErrFull):
-			_ = c.Close()
-			return
+		if l.reserve() {
+			err := l.gates[0].Push(c)
+			l.reserved.Add(-1)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, gate.ErrFull) {
+				_ = c.Close()
+				return
+			}
 		}
 		timer := time.NewTimer(retryDelay / 10)
 		select {
@@ -211,27 +214,19 @@ func (u *Upgrader) endSharing() {
 
 // failStage ends a staged upgrade that cannot go on.
 func (u *Upgrader) failStage(why string) {
+	a := u.attempt
 	u.box.post(func() {
-		if a := u.attempt; a != nil && a.problem == nil {
+		if a == nil || u.attempt != a { // it has ended in another way
+			return
+		}
+		if a.problem == nil {
 			a.problem = failedStage(why)
 		}
 		u.step(machine.Rollback{})
 	})
 }
 
-// connOrNil is what admit returns for a connection that Accept returns, or has not
-// to.
-func (l *Listener) connOrNil(c *Conn) net.Conn {
-	if l.passOn(c) {
-		return nil
-	}
-	return c
-}
-
 // describeShare is how much of the new connections goes where.
 func describeShare(percent float64) string {
 	return fmt.Sprintf("%.4g%% of the new connections", percent)
 }
-
-// sharing is a share that may be there.
-type sharing = atomic.Pointer[share]

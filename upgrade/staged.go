@@ -55,7 +55,7 @@ func (u *Upgrader) setStage(percent float64) {
 	if st.first.IsZero() {
 		st.first, st.oursFirst, st.theirsFirst = st.since, st.ours, st.theirs
 	}
-	text := fmt.Sprintf("generation %d (%s) gets %s", a.number, a.version, describeShare(percent))
+	text := fmt.Sprintf("generation %d (%s) gets %s%s", a.number, a.version, describeShare(percent), a.word)
 	u.events.add(control.Event{Phase: control.PhaseStaged, Generation: a.number, PID: a.pid, Message: text})
 	u.systemd.notify(sdnotify.Status(servingText(u.number, u.opts.Version) + "; " + text))
 	u.log.LogAttrs(u.ctx, slog.LevelInfo, "staged", slog.Int("generation", a.number), slog.Int("pid", a.pid), slog.Float64("percent", percent))
@@ -190,6 +190,7 @@ func (u *Upgrader) promote(w *waiter, percent float64) {
 		return
 	}
 	w.begins(u.events.last())
+	a.word = wordOf(w.trigger)
 	if a.stage.auto != nil {
 		// The operator decides now.
 		a.stage.auto.stop()
@@ -208,6 +209,15 @@ func (u *Upgrader) promote(w *waiter, percent float64) {
 	u.step(machine.Promote{})
 }
 
+// wordOf is how an operator's word about an upgrade came: ", via hdctl: the reason".
+func wordOf(t control.Trigger) string {
+	text := ", via " + t.Via
+	if t.Reason != "" {
+		text += ": " + t.Reason
+	}
+	return text
+}
+
 // Rollback ends the upgrade in progress in favour of the old generation, or runs the
 // previous version again.
 func (b backend) Rollback(ctx context.Context, req control.RollbackRequest, p controld.Peer, emit func(control.Event)) *control.Result {
@@ -222,8 +232,7 @@ func (u *Upgrader) rollBack(w *waiter) {
 		w.finish(u.notNow(w.trigger))
 	case s.Candidate.Phase == machine.None && u.attempt == nil:
 		u.rollBackToPrevious(w)
-	case u.attempt == nil || s.Candidate.Doom != machine.Undecided || s.Candidate.Stopped || s.Candidate.Phase >= machine.Notifying:
-		// It is decided, one way or the other.
+	case u.decided():
 		w.finish(u.refusal(machine.InProgress, w.trigger))
 	default:
 		u.attempt.waiters = append(u.attempt.waiters, w)
@@ -232,9 +241,19 @@ func (u *Upgrader) rollBack(w *waiter) {
 	}
 }
 
-// takeBackRequest ends the upgrade in progress because somebody wants that.
+// decided tells whether it is decided what becomes of the upgrade in progress.
+func (u *Upgrader) decided() bool {
+	c := u.state.Candidate
+	return u.attempt == nil || c.Doom != machine.Undecided || c.Stopped || c.Phase >= machine.Notifying
+}
+
+// takeBackRequest ends the upgrade in progress because somebody wants that, unless it
+// is decided.
 func (u *Upgrader) takeBackRequest(t control.Trigger) {
-	if a := u.attempt; a != nil && a.problem == nil {
+	if u.decided() {
+		return
+	}
+	if a := u.attempt; a.problem == nil {
 		text := "rolled back via " + t.Via
 		if t.Reason != "" {
 			text += ": " + t.Reason

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -184,11 +185,12 @@ func (u *Upgrader) Status() *control.Status {
 
 // allWarnings are what an operator should know, lasting and passing.
 func (u *Upgrader) allWarnings() []string {
-	all := u.warnings
-	for _, text := range []string{u.stalledText, u.recordsText} {
-		if text != "" {
-			all = append(all[:len(all):len(all)], text)
-		}
+	all := slices.Clip(u.warnings)
+	if u.stalledText != "" {
+		all = append(all, u.stalledText)
+	}
+	for _, what := range slices.Sorted(maps.Keys(u.recordsFailed)) {
+		all = append(all, fmt.Sprintf("%s: %v", what, u.recordsFailed[what]))
 	}
 	return all
 }

@@ -112,8 +112,8 @@ type Upgrader struct {
 	pidsWritten   pids
 	confirmedFile fileID // of the last upgrade that was confirmed
 	statePath     string
-	stalledText   string // what the predecessor sees of us
-	recordsText   string // what is not kept
+	stalledText   string           // what the predecessor sees of us
+	recordsFailed map[string]error // why something is not kept, by what it is
 	warnings      []string
 	failure       error // of a server
 	ended         bool

@@ -31,6 +31,13 @@ func (w worker) run() {
 // do executes f after all that was asked before.
 func (w worker) do(f func()) { w.jobs.post(f) }
 
+// wait waits until what was asked has been executed, for at most limit.
+func (w worker) wait(limit time.Duration) {
+	done := make(chan struct{})
+	w.do(func() { close(done) })
+	await(done, limit)
+}
+
 // close executes what was asked, within limit, and ends. What takes longer goes on
 // without being waited for.
 func (w worker) close(limit time.Duration) {

@@ -50,10 +50,26 @@ func why(r *control.Result) string {
 		}
 		return end
 	}
-	if message := clean(r.Error.Message); strings.Contains(message, end) {
+	message := clean(r.Error.Message)
+	if rolledBack(r) { // that it was is said already
+		message = strings.TrimPrefix(message, rolledBackWords)
+	}
+	if strings.Contains(message, end) {
 		return message
 	}
-	return clean(r.Error.Message) + inParens(end)
+	return message + inParens(end)
+}
+
+// rolledBackWords are what a service begins with if it says who, or what, has rolled
+// an upgrade back.
+const rolledBackWords = "rolled back "
+
+// rolledBackWhy is "rolled back via hdctl: no", "rolled back: nobody has promoted it".
+func rolledBackWhy(r *control.Result) string {
+	if r.Error != nil && strings.HasPrefix(r.Error.Message, rolledBackWords) {
+		return rolledBackWords + why(r)
+	}
+	return "rolled back: " + why(r)
 }
 
 // processEnd is how the new process ended; "" if it did not, or nobody knows.

@@ -216,9 +216,9 @@ func failure(at *attempt, r *control.Result) (int, string) {
 		}
 		return exitTimedOut, fmt.Sprintf("%s%s timed out%s: %s; generation %d still serves", what, candidate, phase, why(r), from)
 	case control.OutcomeRolledBack:
-		return exitFailed, fmt.Sprintf("%s%s was rolled back: %s; generation %d serves all", what, candidate, why(r), from)
+		return exitFailed, fmt.Sprintf("%s%s was %s; generation %d serves all", what, candidate, rolledBackWhy(r), from)
 	case control.OutcomeInconclusive:
-		return exitFailed, fmt.Sprintf("%s%s was inconclusive, and rolled back: %s; generation %d serves all", what, candidate, why(r), from)
+		return exitFailed, fmt.Sprintf("%s%s was inconclusive, and %s; generation %d serves all", what, candidate, rolledBackWhy(r), from)
 	case control.OutcomeStopped:
 		return exitNobody, fmt.Sprintf("%s%s ended%s: the service is being stopped", what, candidate, phase)
 	case control.OutcomeRefused:

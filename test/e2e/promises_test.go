@@ -6,7 +6,12 @@ package e2e
 //  2. always somebody at the door          TestAlwaysSomebodyAtTheDoor
 //  3. old keeps serving until new is ready TestOldKeepsServingUntilNewIsReady (broken_test.go)
 //  4. the answer is the truth              TestTheAnswerIsTheTruth
-//  5. fall back                            TestFallBack
+//  5. fall back                            TestFallBack; in each way, at each moment:
+//     until the confirm                    TestBadVersionsBeforeConfirm, TestHangsInProbation (badversions_test.go)
+//     while systemd is told of it          TestFaultsWhileSystemdIsTold (notifying_test.go)
+//     as long as the old one drains        TestLateFallBack (latefallback_test.go)
+//     and if it cannot take a drain back   TestIrreversibleServersAfterTheConfirm (irreversible_test.go)
+//     but not for nothing                  TestWhatIsNoHang, TestAHangAfterTheConfirmIsReported (nohang_test.go)
 //  6. no connection is closed unannounced  TestNoConnectionIsClosedUnannounced
 //  7. upgrades do not wait for drains      TestUpgradesDoNotWaitForDrains
 //  8. systemd's view is right              TestSystemdsViewIsRight (systemd_test.go)
@@ -14,6 +19,7 @@ package e2e
 // 10. nobody else commands it              TestNobodyElseCommandsIt
 // 11. without systemd it works too         TestWithoutSystemdItWorksToo (bare_test.go)
 // 12. a stop is a stop                     TestAStopIsAStop (stop_test.go)
+//     in every order                       TestStopIsNeverAFallBack (stoporder_test.go)
 
 import (
 	"context"
@@ -173,10 +179,24 @@ func TestFallBack(t *testing.T) {
 	s.reload()
 	st := s.requireServing(2, "v2")
 	require.Len(t, st.Generations, 2)
+	pid = generation(t, st, 1).PID
 	s.kill(st.Generations[0].PID, syscall.SIGKILL)
+	s.WaitFor(t, "the old one to be main again", func() bool { return s.MainPID(service) == pid })
+	s.WaitFor(t, "the story", func() bool { return s.status().Last.Outcome == control.OutcomeFellBack })
+	st = s.requireServing(1, "v1")
+	assert.Equal(t, pid, mainOf(t, st).PID)
+	assert.Equal(t, "SIGKILL", st.Last.Signal)
+	assert.Equal(t, "1: b", held.say("b"), "nothing has happened to it")
+	s.deploy("demo-v3")
+	s.reload()
+	s.requireServing(3, "v3")
+	assert.Equal(t, "1: c", held.say("c"))
+
+	require.NoError(t, held.c.Close())
+	s.waitOnly(3)
+	s.kill(s.MainPID(service), syscall.SIGKILL)
 	s.WaitFor(t, "the restart", func() bool { return s.unit()["NRestarts"] == "1" && s.unit()["ActiveState"] == "active" })
-	s.requireServing(1, "v2")
-	assert.Empty(t, held.say("b"), "the old one is gone")
+	s.requireServing(1, "v3")
 }
 
 // TestNoConnectionIsClosedUnannounced has connections of each kind open at an

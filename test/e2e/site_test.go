@@ -272,6 +272,7 @@ const (
 	upgradedID = upgrade.MessageUpgraded
 	failedID   = upgrade.MessageUpgradeFailed
 	drainedID  = upgrade.MessageDrained
+	hungID     = upgrade.MessageHung
 )
 
 // waitRecord waits for an entry of the journal.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,10 +24,11 @@ import (
 // version at first.
 type trials struct {
 	*site
-	executable []byte // without a plan
-	labels     int    // of versions, used so far
-	number     int    // of the generation that serves
-	version    string // its label
+	executable []byte     // without a plan
+	labels     int        // of versions, used so far
+	number     int        // of the generation that serves
+	version    string     // its label
+	good       fault.Plan // what the next good version does
 }
 
 // newTrials boots a testbed and starts a good version. change may change its units.
@@ -37,7 +39,6 @@ func newTrials(t testing.TB, change func(*units.Service)) *trials {
 		program: "faulty", stopped: true, probation: 700 * time.Millisecond,
 		unit: func(u *units.Service) {
 			u.Sockets = []units.Socket{socket(t, "http", "8080")}
-			u.ReadyTimeout = 5 * time.Second
 			// Who holds a connection decides how long the old generation drains.
 			u.Environment = append(u.Environment, units.Variable{Name: "HANDOFF_DRAIN_DELAY", Value: "1h"})
 			if change != nil {
@@ -100,14 +101,22 @@ var lasting = []string{"NRestarts", "InvocationID", "ActiveEnterTimestampMonoton
 // begin installs a version and puts load on the service.
 func (s *trials) begin(p fault.Plan) *trial {
 	s.t.Helper()
+	return s.beginUnder(newArrivals(), p)
+}
+
+// beginUnder is begin with another load.
+func (s *trials) beginUnder(o load.Options, p fault.Plan) *trial {
+	s.t.Helper()
 	tr := &trial{s: s, plan: p}
 	tr.before = s.requireServing(s.number, s.version)
 	tr.unit = s.Show(service, lasting...)
-	entries, err := s.Journal("--lines=1")
+	// One that is among those that are asked for later: journalctl of systemd 252
+	// would leave out the first of these.
+	entries, err := s.Journal("--unit="+service, "--lines=1")
 	require.NoError(s.t, err)
 	require.NotEmpty(s.t, entries)
 	tr.cursor = entries[0].Cursor
-	tr.load = s.startLoad(newArrivals())
+	tr.load = s.startLoad(o)
 	tr.label = s.install(p)
 	return tr
 }
@@ -116,15 +125,28 @@ func (s *trials) begin(p fault.Plan) *trial {
 // hdctl or systemctl.
 func (tr *trial) upgrade(via string) {
 	tr.s.t.Helper()
+	tr.answer(tr.s.Run(context.Background(), tr.commandLine(via)...))
+}
+
+func (tr *trial) commandLine(via string) []string {
 	if via == control.ViaSystemctl {
-		tr.command = tr.s.Run(context.Background(), "systemctl", "reload", service)
-		st := tr.s.status()
-		require.NotNil(tr.s.t, st.Last)
-		tr.result = st.Last.Result
-	} else {
-		tr.command = tr.s.hdctl("upgrade", "-o", "json", "demo")
-		tr.result = upgradeResult(tr.s.t, tr.command)
+		return []string{"systemctl", "reload", service}
 	}
+	return []string{"hdctl", "upgrade", "-o", "json", "demo"}
+}
+
+// answer is what the caller of the upgrade was told.
+func (tr *trial) answer(r testbed.Result) {
+	tr.s.t.Helper()
+	tr.command = r
+	if r.Args[0] == "hdctl" {
+		tr.result = upgradeResult(tr.s.t, r)
+		return
+	}
+	// Of systemctl it is no more than the exit status.
+	st := tr.s.status()
+	require.NotNil(tr.s.t, st.Last)
+	tr.result = st.Last.Result
 }
 
 // end ends the load, collects the rest, and adds a line to the table of trials: what
@@ -140,9 +162,7 @@ func (tr *trial) end() {
 	if tr.result.Error != nil {
 		tr.waitMessage(tr.result.Error.Message)
 	}
-	entries, err := tr.s.Journal("--unit="+service, "--after-cursor="+tr.cursor)
-	require.NoError(t, err)
-	for _, e := range entries {
+	for _, e := range tr.journal() {
 		tr.messages = append(tr.messages, e.Message)
 	}
 	gap, back := tr.report.Arrivals.Longest(), "never"
@@ -156,6 +176,14 @@ func (tr *trial) end() {
 		tr.plan, tr.command.ExitCode, tr.result.Outcome, tr.report.Arrivals.Failed(), len(tr.report.Arrivals),
 		gap.Length().Round(100*time.Microsecond), gap.Before, gap.After, back, tr.before.Main, tr.after.Main,
 		tr.report.Arrivals.Late().Round(time.Millisecond))
+}
+
+// journal is what the journal has of the service since it began.
+func (tr *trial) journal() []testbed.JournalEntry {
+	tr.s.t.Helper()
+	entries, err := tr.s.Journal("--unit="+service, "--after-cursor="+tr.cursor)
+	require.NoError(tr.s.t, err)
+	return entries
 }
 
 // waitMessage waits until the journal has a message that contains the text.
@@ -184,6 +212,72 @@ func (tr *trial) struck() time.Time {
 	return time.Time{}
 }
 
+// told is how an upgrade ended, in the words of one of those who can be asked.
+type told struct {
+	outcome, via   string
+	from, to       int // generations
+	fromPID, toPID int
+	message        string // of the error; of a success: none
+}
+
+func tell(r control.Result) told {
+	t := told{r.Outcome, r.Trigger.Via, r.From, r.To, r.FromPID, r.ToPID, ""}
+	if r.Error != nil {
+		t.message = r.Error.Message
+	}
+	return t
+}
+
+// assertTold asserts that status, history and journal tell the same of the upgrade,
+// and that the status text of the unit does not hide it: its endings, the latest
+// first, which are returned as the history has them.
+func (tr *trial) assertTold(endings ...control.Result) []control.Entry {
+	t := tr.s.t
+	t.Helper()
+	var want []told
+	for _, r := range endings {
+		want = append(want, tell(r))
+	}
+	require.NotNil(t, tr.after.Last)
+	assert.Equal(t, want[0], tell(tr.after.Last.Result), "status")
+
+	var entries []control.Entry
+	tr.s.WaitFor(t, "the history", func() bool { // it is written a moment later
+		entries = tr.s.history("-n", strconv.Itoa(len(want)))
+		return len(entries) == len(want) && entries[0].Time.Equal(tr.after.Last.Time)
+	})
+	var got []told
+	for _, e := range entries {
+		got = append(got, tell(e.Result))
+	}
+	assert.Equal(t, want, got, "history")
+
+	got = nil
+	for _, e := range slices.Backward(tr.journal()) {
+		if id := e.Fields["MESSAGE_ID"]; id != upgradedID && id != failedID {
+			continue
+		}
+		r := told{outcome: e.Fields["HANDOFF_OUTCOME"], via: e.Fields["HANDOFF_TRIGGER"]}
+		for field, number := range map[string]*int{
+			"HANDOFF_FROM": &r.from, "HANDOFF_TO": &r.to, "HANDOFF_FROM_PID": &r.fromPID, "HANDOFF_TO_PID": &r.toPID,
+		} {
+			var err error
+			*number, err = strconv.Atoi(e.Fields[field])
+			require.NoError(t, err, field)
+		}
+		if r.outcome != control.OutcomeConfirmed { // then what it printed is there, too
+			r.message, _, _ = strings.Cut(e.Fields["HANDOFF_REASON"], "; it printed: ")
+		}
+		got = append(got, r)
+	}
+	assert.Equal(t, want, got, "journal")
+
+	text := tr.s.unit()["StatusText"]
+	assert.Contains(t, text, fmt.Sprintf("generation %d ", tr.after.Main))
+	assert.Contains(t, text, want[0].message)
+	return entries
+}
+
 // requireNoRestart asserts that for systemd nothing has happened to the unit.
 func (tr *trial) requireNoRestart() {
 	tr.s.t.Helper()
@@ -205,6 +299,22 @@ func (tr *trial) assertAnswered(dead bool) {
 	assert.NotEmpty(t, tr.report.Arrivals)
 }
 
+// assertServedOnce asserts that from the moment on at which the old generation has
+// answered again, after the fault, nobody else has accepted anything.
+func (tr *trial) assertServedOnce() {
+	t := tr.s.t
+	t.Helper()
+	first, ok := tr.report.Arrivals.Next(tr.struck(), tr.before.Main)
+	if !assert.True(t, ok, "the old generation serves again") {
+		return
+	}
+	for _, a := range tr.report.Arrivals {
+		if a.Due.After(first.End()) && a.Answered > 0 {
+			require.Equal(t, tr.before.Main, a.Generation, "%+v, after %+v", a, first)
+		}
+	}
+}
+
 // afterwards asserts that the generation that serves is the one that is said to, in
 // the eyes of a client, of the service and of systemd, and that the next good version
 // takes over.
@@ -215,7 +325,7 @@ func (s *trials) afterwards() {
 	require.Equal(t, strconv.Itoa(s.MainPID(service)), s.get("/").header("X-Handoff-Pid"))
 	s.noZombies()
 
-	version := s.install(fault.Plan{})
+	version := s.install(s.good)
 	r := s.hdctl("upgrade", "-o", "json", "demo")
 	require.Equal(t, 0, r.ExitCode, "%s%s", r.Stdout, r.Stderr)
 	result := upgradeResult(t, r)

@@ -70,7 +70,7 @@ func run(ctx context.Context) error {
 		up.Serve(ln, upgrade.HTTP(srv))
 	}
 	in.Reach(fault.Ready)
-	stop := in.Watch(up)
+	stop := in.Watch(up, ln)
 	defer stop()
 	return up.Run(ctx)
 }

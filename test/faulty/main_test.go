@@ -173,14 +173,14 @@ func TestEnds(t *testing.T) {
 	t.Run("no such mode", func(t *testing.T) { assert.EqualError(t, start(t, nil, "nonsense").Wait(), "exit status 1") })
 }
 
-// TestHangs has the process live on, and not answer.
+// TestHangs has the process live on, and not answer, until it is told to go on.
 func TestHangs(t *testing.T) {
 	const soon = 100 * time.Millisecond // a slow machine makes no answer of it, either
-	for _, f := range []fault.Fault{fault.Stop, fault.Deadlock, fault.Accept} {
+	for _, f := range []fault.Fault{fault.Stop, fault.Deadlock, fault.Accept, fault.Busy} {
 		t.Run(string(f), func(t *testing.T) {
 			p := start(t, &fault.Plan{Fault: f, At: fault.Serving}, "")
 			p.waitLine(t, "faulty: "+string(f)+", now: ")
-			if f == fault.Accept {
+			if f == fault.Accept || f == fault.Busy {
 				// Up to now it is in Accept, and takes one more.
 				_, err := p.get(t, soon)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -188,11 +188,13 @@ func TestHangs(t *testing.T) {
 			_, err := p.get(t, soon)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.NoError(t, p.Process.Signal(syscall.Signal(0)), "it lives")
+			signal := syscall.SIGUSR1
 			if f == fault.Stop {
-				require.NoError(t, p.Process.Signal(syscall.SIGCONT))
-				_, err := p.get(t, time.Minute)
-				require.NoError(t, err, "it goes on")
+				signal = syscall.SIGCONT
 			}
+			require.NoError(t, p.Process.Signal(signal))
+			_, err = p.get(t, time.Minute)
+			require.NoError(t, err, "it goes on")
 		})
 	}
 	for _, mode := range []string{"mute", "hang"} {

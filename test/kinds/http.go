@@ -21,6 +21,7 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("POST /{$}", s.echoBody)
 	mux.HandleFunc("GET /sse", s.events)
 	mux.HandleFunc("GET /ws", s.webSocket)
+	mux.Handle("GET /config", s.config)
 	return mux
 }
 

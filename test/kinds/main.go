@@ -3,7 +3,7 @@
 // the next generation. The end-to-end tests upgrade it; package client is the other
 // side. Each answer tells which generation gave it.
 //
-//	http     GET /, POST /, GET /sse, GET /ws
+//	http     GET /, POST /, GET /sse, GET /ws, GET /config
 //	https    the same over TLS, with a certificate of its own: HTTP/2 or 1.1
 //	h2c      the same over unencrypted HTTP/2, with prior knowledge
 //	grpc     the service of package rpc
@@ -44,6 +44,7 @@ func main() {
 type service struct {
 	generation int
 	log        *slog.Logger
+	config     *config // nil: there is none
 }
 
 func run(ctx context.Context) error {
@@ -55,11 +56,16 @@ func run(ctx context.Context) error {
 	flag.Parse()
 
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	up, err := upgrade.New(upgrade.Options{Name: *name, Version: version, Logger: log})
+	options := upgrade.Options{Name: *name, Version: version, Logger: log}
+	conf, err := openConfig(&options)
 	if err != nil {
 		return err
 	}
-	s := &service{generation: up.Generation(), log: log}
+	up, err := upgrade.New(options)
+	if err != nil {
+		return err
+	}
+	s := &service{generation: up.Generation(), log: log, config: conf}
 
 	for name, server := range map[string]func() (*http.Server, error){
 		"http": s.plain, "https": s.encrypted, "h2c": s.priorKnowledge,

@@ -18,7 +18,7 @@
 //	srv := &http.Server{Handler: in.Handler(mux), ConnContext: in.ConnContext}
 //	up.Serve(ln, upgrade.HTTP(srv))
 //	in.Reach(fault.Ready)
-//	stop := in.Watch(up)
+//	stop := in.Watch(up, ln)
 //	defer stop()
 //	err = up.Run(ctx)
 package fault

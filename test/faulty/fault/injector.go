@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +26,10 @@ type Injector struct {
 	ballast  []byte
 	requests atomic.Int64
 	first    sync.Once
-	healthy  time.Time // until then; set by first
+	healthy  time.Time         // until then; set by first
+	ln       *upgrade.Listener // that it declares for; set by Watch
 
-	// stuck and shut are read-locked by who passes, and locked by a fault, for ever.
+	// stuck and shut are read-locked by who passes, and locked by a fault.
 	stuck sync.RWMutex // all
 	shut  sync.RWMutex // the accept loop
 }
@@ -62,8 +64,9 @@ func (in *Injector) Reach(m Moment) {
 }
 
 // Watch waits for the moments that the generation itself does not notice, up to
-// the call of stop.
-func (in *Injector) Watch(u *upgrade.Upgrader) (stop func()) {
+// the call of stop. ln is what it accepts from.
+func (in *Injector) Watch(u *upgrade.Upgrader, ln *upgrade.Listener) (stop func()) {
+	in.ln = ln
 	if in.plan.Fault == "" {
 		return func() {}
 	}
@@ -165,9 +168,12 @@ func (in *Injector) strike() {
 	case Deadlock:
 		// The timer keeps the runtime from noticing, and ending the process.
 		time.AfterFunc(math.MaxInt64, func() {})
-		in.stuck.Lock()
+		lock(&in.stuck, func() {})
 	case Accept:
-		in.shut.Lock()
+		lock(&in.shut, func() {})
+	case Busy:
+		in.ln.SetBusy(true)
+		lock(&in.shut, func() { in.ln.SetBusy(false) })
 	case Panic:
 		panic("faulty: this cannot be")
 	case Exit0:
@@ -182,4 +188,17 @@ func (in *Injector) strike() {
 		fmt.Fprintln(os.Stderr, "faulty: told", lie(), "lies")
 		os.Exit(1)
 	}
+}
+
+// lock locks m until the process gets SIGUSR1; then it goes on with after.
+func lock(m *sync.RWMutex, after func()) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGUSR1)
+	m.Lock()
+	go func() { // ends with the process, if nobody tells
+		<-told
+		fmt.Println("faulty: goes on")
+		m.Unlock()
+		after()
+	}()
 }

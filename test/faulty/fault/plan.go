@@ -40,11 +40,16 @@ const (
 	Exit1 Fault = "exit1"
 	Exit3 Fault = "exit3"
 	// Deadlock: nothing of the service goes on. Handlers, the accept loop, and,
-	// before the service serves, its main goroutine wait for one lock.
+	// before the service serves, its main goroutine wait for one lock. SIGUSR1 has
+	// it go on.
 	Deadlock Fault = "deadlock"
 	// Accept: the accept loop is stuck, with the one connection that it has in
-	// its hand. What has been accepted before is served.
+	// its hand. What has been accepted before is served. SIGUSR1 has it go on.
 	Accept Fault = "accept"
+	// Busy is the same, and no fault: the service declares that it accepts nothing
+	// on purpose, as one does that has as many connections as it wants. Only for
+	// moments after [Ready].
+	Busy Fault = "busy"
 	// Lie tells systemd what only the main process may, wherever a way to it can
 	// be found, and exits with status 1. Not for after [Listening].
 	Lie Fault = "lie"

@@ -70,6 +70,7 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 	case machine.TakeBack:
 		m.must(before.Life == machine.Draining && e.Number == before.Lead, DriverIsNotMisled, "generation %d, %v, takes over from %d", n, before.Life, e.Number)
 		m.must(!w.alive(e.Number), FenceFirst, "generation %d takes over from %d, which lives", n, e.Number)
+		m.must(!m.tooLate(), DriverIsNotMisled, "generation %d takes back what cannot be taken back", n)
 	case machine.Share:
 		m.must(!w.gens[n].share, DriverIsNotMisled, "generation %d begins to share twice", n)
 	case machine.EndShare:
@@ -85,6 +86,9 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 		m.must(e.Number == c, DriverIsNotMisled, "generation %d promotes %d", n, e.Number)
 	case machine.Spawn:
 		m.must(w.gens[e.Number].process == absent, NoNumberTwice, "the number %d is used twice", e.Number)
+		child := w.child(n)
+		hurries := child == 0 || w.gens[child].hastened || w.gens[child].inbox[n].contains(say(hurry, 0)) || m.state(w, child).Stopping
+		m.must(hurries, NextUpgradeCanSucceed, "generation %d waits for the end of %d, which does not hurry", n, child)
 	case machine.Check:
 		m.must(!w.seen.used.has(after.Candidate.Number), NoNumberTwice, "the number %d is used twice", after.Candidate.Number)
 	case machine.Cancel:
@@ -100,6 +104,7 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 		done := before.Life < machine.Serving || before.Life == machine.Draining && !w.gens[n].pending.has(draining)
 		m.must(crashed || done, OnlyACrashCuts, "generation %d exits with open connections", n)
 		m.must(!e.Abandoned || !m.shouldTakeBack(w, n), FallBackStaysPossible, "generation %d exits, and should have taken over from %d", n, before.Lead)
+		m.must(!e.Abandoned || !m.shouldFollow(w, n), FallBackStaysPossible, "generation %d exits, and another one will take over from %d", n, before.Lead)
 	case machine.Report:
 		m.checkReport(w, n, after, e)
 	}
@@ -109,18 +114,31 @@ func (m *model) checkEffect(w *world, n int, before, after *machine.State, effec
 // that it has started, and is the one to serve again. After three of them in a row it
 // may have heard of those in any order, and the end of the service is good enough.
 func (m *model) shouldTakeBack(w *world, n int) bool {
-	ends := 0
-	for n := range w.gens {
-		if w.gens[n].process == gone {
-			ends++
-		}
-	}
-	if ends > 2 {
-		return false
-	}
 	gone, ok := m.event.(machine.PeerGone)
 	main := &w.gens[gone.Number]
-	return ok && !gone.TooLate && int(main.parent) == n && main.led && !main.covers && !w.seen.cut
+	return ok && w.ended() <= 2 && !gone.TooLate && int(main.parent) == n && main.led && !main.covers && !w.seen.cut
+}
+
+// shouldFollow tells whether generation n has just heard of the end of one that
+// another has started, which drains, too, and takes over. It remembers one such
+// generation, and that is good for one end.
+func (m *model) shouldFollow(w *world, n int) bool {
+	gone, ok := m.event.(machine.PeerGone)
+	main := &w.gens[gone.Number]
+	p := int(main.parent)
+	s := m.state(w, p)
+	return ok && w.ended() == 1 && p != n && main.led && w.acts(p) && w.gens[n].links.has(p) && s.Life == machine.Draining && !s.Stopping && s.Heir == gone.Number && !main.covers && !w.seen.cut
+}
+
+// tooLate tells whether the last event says that a drain cannot be taken back.
+func (m *model) tooLate() bool {
+	switch e := m.event.(type) {
+	case machine.PeerGone:
+		return e.TooLate
+	case machine.Hung:
+		return e.TooLate
+	}
+	return false
 }
 
 // checkReport looks at an answer.

@@ -242,6 +242,7 @@ func (m *model) happen(w *world, v move) {
 	case missesLife:
 		g.pending.add(alarmed)
 		m.give(w, n, machine.Hung{Number: int(v.arg), TooLate: v.bad}, v.cut)
+		m.must(v.bad || !w.alive(int(v.arg)), AlwaysSomebodyAtTheDoor, "generation %d hangs, and %d leaves it at that", v.arg, n)
 	case confirms:
 		m.give(w, n, machine.Confirm{}, v.cut)
 	case systemdNotices:
@@ -383,6 +384,7 @@ func (m *model) hear(w *world, n int, v move) {
 		}
 	case retired:
 		m.give(w, n, machine.Retired{Number: from}, v.cut)
+		m.must(m.state(w, n).Retiring != from, OnlyACrashCuts, "generation %d drains, and %d is going to kill it", from, n)
 	case numbers, covered:
 		m.give(w, n, machine.Numbered{Number: from, Next: number, Covered: kind == covered}, v.cut)
 	case promoted:

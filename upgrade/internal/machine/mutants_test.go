@@ -196,7 +196,7 @@ var mutants = []mutant{
 		},
 	},
 	{
-		"a candidate that failed leaves its number to the next", DriverIsNotMisled,
+		"a candidate that failed leaves its number to the next", NoNumberTwice,
 		budget{upgrades: 2},
 		doing(func(s state, e event, next state, does []effect) (state, []effect) {
 			if s.Candidate.Phase != machine.None && next.Candidate.Phase == machine.None && next.Main {
@@ -351,10 +351,11 @@ func TestCheckerFindsMutants(t *testing.T) {
 	for _, group := range []struct {
 		limits  machine.Limits
 		mutants []mutant
-	}{{atMostOne, mutants}, {atMostOne, holders}, {onlyOne, refusers}} {
+	}{{atMostOne, mutants}, {atMostOne, holders}, {onlyOne, refusers}, {atMostOne, stagers}, {atMostOne, returners}} {
 		for _, mutant := range group.mutants {
 			breakable = append(breakable, mutant.breaks)
 			t.Run(mutant.name, func(t *testing.T) {
+				t.Parallel()
 				x := newExplorer(mutant.step, group.limits)
 				broken, story := x.explore(x.begin(mutant.needs))
 				require.NotNil(t, broken, "nothing found")

@@ -287,6 +287,16 @@ func (w *world) release(n int) {
 	}
 }
 
+// ended is how many generations have come to their end.
+func (w *world) ended() (count int) {
+	for n := range w.gens {
+		if w.gens[n].process == gone {
+			count++
+		}
+	}
+	return count
+}
+
 // child is the living process that a generation has started; 0 is none.
 func (w *world) child(n int) int {
 	for c := range w.gens {
