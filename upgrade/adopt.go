@@ -239,6 +239,8 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 	}
 	older := u.mover
 	u.mover = mv
+	u.movers++
+	mv.order = u.movers
 	listeners, expected := u.allListeners(), u.expectation
 	u.wg.Go(func() {
 		note := mv.note(listeners)
@@ -254,7 +256,7 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 			}
 		})
 		for _, l := range listeners {
-			l.mover.Store(mv)
+			l.moveWith(mv)
 		}
 		if older != nil { // only now: in between, answers would announce the end of connections
 			u.wg.Go(func() { older.end(errors.New("a newer generation takes connections")) })
@@ -275,6 +277,16 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		})
 	})
 	return true
+}
+
+// moveWith has connections move with m, unless they do with a later one already.
+func (l *Listener) moveWith(m *mover) {
+	for {
+		old := l.mover.Load()
+		if old != nil && old.order > m.order || l.mover.CompareAndSwap(old, m) {
+			return
+		}
+	}
 }
 
 // note says which idle HTTP connections the receiver does not take.

@@ -404,7 +404,10 @@ func (u *Upgrader) result(a *attempt, e machine.Report) *control.Result {
 		r.Outcome, code, text = control.OutcomeFailed, control.CodeNotify, "systemd could not be told of the new main process"
 	default:
 		r.Outcome = control.OutcomeFailed
-		if r.ExitCode != nil && *r.ExitCode == 0 && e.At != machine.OnStage {
+		switch {
+		case e.At == machine.Probation: // any other end there is one to fall back from
+			text = "it was told to stop (SIGTERM)"
+		case r.ExitCode != nil && *r.ExitCode == 0 && e.At != machine.OnStage:
 			text += " before it served"
 		}
 	}

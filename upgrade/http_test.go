@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"testing"
 	"time"
 
@@ -30,13 +31,24 @@ func serveHTTP(t *testing.T, srv *http.Server) *served {
 	return listenOn(t, HTTP(srv))
 }
 
-// drain starts a drain, and returns its end.
+// drain starts a drain, and returns its end. It has begun: the next answer tells.
 func (s *served) drain(ctx context.Context, grace time.Duration) <-chan error {
 	s.ln.pause()
 	s.ln.settle()
 	ctx = context.WithValue(ctx, drainInfoKey{}, drainInfo{listener: s.ln, stop: s.stop, grace: grace})
 	ended := make(chan error, 1)
+	h, isHTTP := s.server.(*httpServer)
+	var before *struct{ _ byte }
+	if isHTTP {
+		before = h.draining.Load()
+	}
 	go func() { ended <- s.server.Drain(ctx) }()
+	for isHTTP && ctx.Err() == nil {
+		if now := h.draining.Load(); now != nil && now != before {
+			break
+		}
+		runtime.Gosched()
+	}
 	return ended
 }
 

@@ -49,6 +49,7 @@ func newPlaces() transfer.Places { return transfer.NewPlaces(transitPlaces) }
 // may be called concurrently.
 type mover struct {
 	to        int
+	order     int // among those of the generation
 	sender    *transfer.Sender
 	listeners map[string]link.Adoptable // what the receiver takes, by name
 	buffer    int                       // see movable; 0: HTTP connections stay

@@ -239,3 +239,51 @@ func TestPauseSurvivesTheDeathOfMain(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Kill())
 	p.waitStatus("paused", func(st *control.Status) bool { return st.Main == staged.To && st.Paused != nil })
 }
+
+// TestRollbacksLeakNothing counts the descriptors and goroutines of a generation after
+// staged upgrades that were rolled back, with connections that were passed on.
+func TestRollbacksLeakNothing(t *testing.T) {
+	p := start(t)
+	round := func(n int) (fds, goroutines int) {
+		for range n {
+			_, err := p.client.Upgrade(t.Context(), control.UpgradeRequest{Stage: 50}, nil)
+			require.NoError(t, err)
+			require.NotEqual(t, p.get().Generation, p.get().Generation, "half each")
+			r, err := p.client.Rollback(t.Context(), control.RollbackRequest{}, nil)
+			require.NotNil(t, r, "%v", err)
+			require.Equal(t, control.OutcomeRolledBack, r.Outcome)
+			p.waitMain(1)
+		}
+		return len(p.get().FDs), p.waitMain(1).Generations[0].Goroutines
+	}
+	fds, goroutines := round(3)
+	moreFDs, moreGoroutines := round(10)
+	assert.LessOrEqual(t, moreFDs, fds)
+	assert.LessOrEqual(t, moreGoroutines, goroutines+3)
+}
+
+// TestTakeBacksLeakNothing does the same for a generation that takes over again, after
+// its successors have died, and serves as before.
+func TestTakeBacksLeakNothing(t *testing.T) {
+	p := start(t)
+	p.hold()
+	round := func(n int) (fds, goroutines int) {
+		for range n {
+			r, err := p.upgrade()
+			require.NoError(t, err)
+			require.NoError(t, syscall.Kill(r.ToPID, syscall.SIGKILL))
+			st := p.waitMain(1)
+			require.Zero(t, st.Generations[0].Deadline)
+			require.Empty(t, st.Generations[0].Note)
+			require.Eventually(t, func() bool {
+				last := p.status().Last
+				return last.To == r.To && last.Outcome == control.OutcomeFellBack
+			}, time.Minute, time.Millisecond)
+		}
+		return len(p.get().FDs), p.waitMain(1).Generations[0].Goroutines
+	}
+	fds, goroutines := round(2)
+	moreFDs, moreGoroutines := round(6)
+	assert.LessOrEqual(t, moreFDs, fds)
+	assert.LessOrEqual(t, moreGoroutines, goroutines+3)
+}

@@ -39,6 +39,7 @@ func (u *Upgrader) takeBack(number int) {
 	u.note = ""
 	u.wg.Go(stepForward)
 	u.events.skip()
+	u.publish() // before anybody can ask, which is before the step ends
 	u.recordTakenBack(number)
 }
 

@@ -93,6 +93,7 @@ type Upgrader struct {
 	drainage      *drainage
 	hold          *control.Hold
 	mover         *mover
+	movers        int // how many there were
 	expectation   *expectation
 	note          string    // why connections stay
 	hurriedUntil  time.Time // when main wants our drain to end

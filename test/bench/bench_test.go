@@ -55,12 +55,17 @@ func TestSmall(t *testing.T) {
 			assert.Zero(t, n.reconnects.max())
 		}
 	}
-	assert.Equal(t, 5, strings.Count(out.String(), "\n### "), "tables")
+	require.Len(t, b.felt, len(faultKinds))
+	for i, n := range b.felt {
+		assert.Zero(t, n.refused, faultKinds[i].name)
+		assert.Positive(t, n.back.min(), faultKinds[i].name)
+	}
+	assert.Equal(t, 6, strings.Count(out.String(), "\n### "), "tables")
 }
 
 func TestUnknownTopic(t *testing.T) {
 	err := run(t.Context(), new(bytes.Buffer), new(bytes.Buffer), tiny, []string{"speed"})
-	assert.ErrorContains(t, err, `unknown topic "speed" (there are: tracking, migrate, upgrades)`)
+	assert.ErrorContains(t, err, `unknown topic "speed" (there are: tracking, migrate, upgrades, faults)`)
 }
 
 func TestSeries(t *testing.T) {

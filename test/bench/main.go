@@ -11,6 +11,7 @@
 //	migrate    idle connections move to the next generation, under requests
 //	upgrades   what clients notice of an upgrade: tableflip with Shutdown, lame
 //	           duck, migration
+//	faults     a new version dies or hangs: until the old one answers again
 //
 // The services are processes of their own, which this program is, too ("bench
 // serve", not for people). They need no systemd and no privileges. Clients and
@@ -72,6 +73,7 @@ type bench struct {
 	log     io.Writer // what happens at the moment
 	start   time.Time
 	summary summary
+	felt    []felt // of each kind of fault
 }
 
 // topics are what can be measured, in the order in which it is.
@@ -82,6 +84,7 @@ var topics = []struct {
 	{"tracking", (*bench).tracking},
 	{"migrate", (*bench).migrate},
 	{"upgrades", (*bench).upgrades},
+	{"faults", (*bench).faults},
 }
 
 func topicNames() []string {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -209,13 +210,16 @@ func (p *process) waitExited(ctx context.Context, i int) error {
 	return p.wait(ctx, "the old generation is gone", func(gs []generation) bool { return !gs[i].exited.IsZero() })
 }
 
-// stop ends all generations: by SIGTERM to the newest, and if that does not help in
+// stop ends all generations: by SIGTERM to the newest that lives, and if that does not help in
 // time, by SIGKILL.
 func (p *process) stop() error {
 	defer p.forget()
 	p.mu.Lock()
-	if n := len(p.generations); n > 0 {
-		_ = syscall.Kill(p.generations[n-1].pid, syscall.SIGTERM)
+	for _, g := range slices.Backward(p.generations) {
+		if g.exited.IsZero() {
+			_ = syscall.Kill(g.pid, syscall.SIGTERM)
+			break
+		}
 	}
 	p.mu.Unlock()
 	late := time.NewTimer(patience / 3)

@@ -41,6 +41,7 @@ func serve(args []string) error {
 	defer r.close()
 	a := newAnswers(os.Getenv(fileEnv))
 	srv := &http.Server{Handler: a.handler(), ConnState: a.connState}
+	weaken(srv)
 	switch args[0] {
 	case kindBare:
 		err = serveBare(srv, r)

@@ -75,6 +75,7 @@ func TestWhatIsNoHang(t *testing.T) {
 			s.t = t
 			kept := s.hold(aWebSocket)
 			tr := s.beginUnder(patientLoad(), tt.plan)
+			tr.deed = tt.name
 			up := s.inBackground("hdctl", "upgrade", "-o", "json", "demo")
 			pid := s.waitPhase(control.PhaseProbation).Upgrade.PID
 			end := tt.begin(s, pid)

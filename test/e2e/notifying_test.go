@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"syscall"
 	"testing"
@@ -37,6 +38,7 @@ func TestFaultsWhileSystemdIsTold(t *testing.T) {
 			s.kill(1, syscall.SIGSTOP)
 			defer s.kill(1, syscall.SIGCONT) // in any case
 			s.waitConfirm()
+			tr.deed, tr.done = fmt.Sprint("between MAINPID= and the confirm: ", tt.signal), time.Now()
 			s.kill(pid, tt.signal)
 			s.waitAnswered(tr.load, tr.before.Main, 20)
 			s.kill(1, syscall.SIGCONT)
@@ -54,6 +56,7 @@ func TestFaultsWhileSystemdIsTold(t *testing.T) {
 			assert.Equal(t, mainOf(t, tr.before).PID, s.MainPID(service))
 			tr.requireNoRestart()
 			tr.assertAnswered(true)
+			tr.assertServedOnce()
 			s.afterwards()
 		})
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -81,6 +82,8 @@ type trial struct {
 	result   control.Result    // likewise
 	after    control.Status    // when it ended
 	messages []string          // of the service's journal, in between
+	deed     string            // what the test itself does to the version, if the plan has nothing
+	done     time.Time         // when
 	report   load.Report       // of the load, likewise
 }
 
@@ -173,7 +176,7 @@ func (tr *trial) end() {
 		}
 	}
 	t.Logf("TRIAL | %v | exit %d, %s | failed %v of %d | gap %v (%d to %d), old answers after %s | %d -> %d, client %v late",
-		tr.plan, tr.command.ExitCode, tr.result.Outcome, tr.report.Arrivals.Failed(), len(tr.report.Arrivals),
+		cmp.Or(tr.deed, tr.plan.String()), tr.command.ExitCode, tr.result.Outcome, tr.report.Arrivals.Failed(), len(tr.report.Arrivals),
 		gap.Length().Round(100*time.Microsecond), gap.Before, gap.After, back, tr.before.Main, tr.after.Main,
 		tr.report.Arrivals.Late().Round(time.Millisecond))
 }
@@ -200,8 +203,12 @@ func (tr *trial) waitMessage(text string) {
 // strikes is what the service says, between the fault and the time, when it comes.
 const strikes = ", now: "
 
-// struck is when the fault came, by the service's own words; zero if it did not come.
+// struck is when the fault came, by the service's own words unless it was our deed;
+// zero if it did not come.
 func (tr *trial) struck() time.Time {
+	if !tr.done.IsZero() {
+		return tr.done
+	}
 	for _, line := range append(tr.result.Output, tr.messages...) {
 		if _, text, found := strings.Cut(line, strikes); found && strings.HasPrefix(line, "faulty: ") {
 			at, err := time.Parse(time.RFC3339Nano, text)
