@@ -49,12 +49,20 @@ var noHangs = []struct {
 		},
 	},
 	{
+		// The worst order: the old one has seen it stopped before, and after.
 		name: "the whole unit is stopped", soon: true,
 		begin: func(s *trials, pid int) func() {
-			s.MustSystemctl(s.t, "kill", "--signal=STOP", service)
+			old := s.MainPID(service)
+			s.kill(pid, syscall.SIGSTOP)
 			s.waitStopped(pid)
+			s.MustSystemctl(s.t, "kill", "--signal=STOP", service)
+			s.waitStopped(old)
 			s.waitLonger(upgrade.DefaultHangTimeout)
-			return func() { s.MustSystemctl(s.t, "kill", "--signal=CONT", service) }
+			return func() {
+				s.kill(old, syscall.SIGCONT)
+				s.WaitFor(s.t, "the old one to go on", func() bool { return s.processState(old) != "T" })
+				s.MustSystemctl(s.t, "kill", "--signal=CONT", service)
+			}
 		},
 	},
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -200,14 +201,13 @@ func serve() {
 	accept := func() {
 		ln.SetDeadline(time.Time{})
 		accepting.Go(func() {
-			var conns []net.Conn // the clients stay
 			for {
 				c, err := ln.Accept()
 				if err != nil {
 					return
 				}
 				own.Accepted()
-				conns = append(conns, c)
+				go func() { _, _ = io.Copy(io.Discard, c) }() // the clients stay
 			}
 		})
 	}
