@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +79,8 @@ func (u *Upgrader) check() {
 		u.box.post(func() {
 			a.file = id
 			if failed != nil && a.ctx.Err() == nil && a.problem == nil {
-				a.problem, a.checks = failed, checks
+				a.problem = failed
+				a.checks = slices.DeleteFunc(checks, func(c control.Check) bool { return c.Result == control.CheckOK })
 			}
 			u.step(machine.Checked{OK: failed == nil})
 		})
@@ -459,13 +461,35 @@ func (u *Upgrader) finishAttempt(a *attempt, e machine.Report) {
 	u.settle(control.Record{Time: a.ended, Result: *r}, a.file)
 	confirmed := r.Outcome == control.OutcomeConfirmed
 	for _, w := range a.waiters {
-		if confirmed && w.req.Wait == control.WaitDrained {
-			u.awaitDrain = append(u.awaitDrain, w)
+		switch {
+		case confirmed && w.req.Wait == control.WaitDrained:
 			w.confirmed = r
-			continue
+			u.awaitDrain = append(u.awaitDrain, w)
+		case confirmed && w.trigger.Via == control.ViaSystemctl:
+			w.confirmed = r
+			u.reloads = append(u.reloads, w)
+		default:
+			w.finish(r)
 		}
-		w.finish(r)
 	}
+	if len(u.reloads) > 0 {
+		u.after(reloadDelay, u.endReloads)
+	}
+}
+
+// reloadDelay is how long systemd has to wait for the end of a reload whose upgrade is
+// confirmed. At that end it looks at the main process, and ends the service if that is
+// dead; of which it does not hear otherwise, as long as we live and can take back. A
+// version that dies as soon as it is main does so within this time, and we have told
+// systemd better by then.
+const reloadDelay = 150 * time.Millisecond
+
+// endReloads lets reloads end, whose upgrade is confirmed. The driver calls it.
+func (u *Upgrader) endReloads() {
+	for _, w := range u.reloads {
+		w.finish(w.confirmed)
+	}
+	u.reloads = nil
 }
 
 // settle puts an upgrade that has ended, with file, on record: in status, events,
@@ -519,7 +543,8 @@ func describeResult(r *control.Result) string {
 	if r.Outcome == control.OutcomeRolledBack {
 		message = strings.TrimPrefix(message, "rolled back ") // as that it was
 	}
-	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, r.Outcome, r.Phase, message)
+	outcome := strings.ReplaceAll(r.Outcome, "-", " ") // "fell back in probation"
+	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, outcome, r.Phase, message)
 }
 
 func seconds(s float64) time.Duration { return round(time.Duration(s * float64(time.Second))) }

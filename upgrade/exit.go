@@ -40,8 +40,14 @@ func (u *Upgrader) exit(e machine.Exit) {
 		r.Drained, r.Cut, r.Total = !e.Abandoned, cut, time.Since(w.began).Seconds()
 		r.Migrated, _ = u.moved()
 		if e.Abandoned {
-			r.Outcome = control.OutcomeUnknown
-			r.Error = control.Errorf(control.CodeUnknown, "generation %d was confirmed, but died while generation %d drained; the service is ending", r.To, r.From)
+			r.Outcome, r.Error = control.OutcomeUnknown, abandonedError(&r)
+		}
+		w.finish(&r)
+	}
+	for _, w := range u.reloads {
+		r := *w.confirmed
+		if e.Abandoned {
+			r.Outcome, r.Error = control.OutcomeUnknown, abandonedError(&r)
 		}
 		w.finish(&r)
 	}
@@ -68,6 +74,12 @@ func (u *Upgrader) exit(e machine.Exit) {
 	u.removePIDs()
 	close(u.ending)
 	go u.finish(u.state.Main)
+}
+
+// abandonedError is what has become of an upgrade whose new generation has died, and
+// whose old one cannot take back.
+func abandonedError(r *control.Result) *control.Error {
+	return control.Errorf(control.CodeUnknown, "generation %d was confirmed, but died while generation %d drained; the service is ending", r.To, r.From)
 }
 
 // finish closes what this process holds, and lets Run return. With main, the

@@ -104,7 +104,8 @@ type Options struct {
 	// be stopped (SIGSTOP) or accept nothing although clients wait; then it is
 	// killed and the old one serves again. Not while a debugger holds it, the
 	// unit's CPU time is used up (CPUQuota=), or it has said that it is busy
-	// ([Listener.SetBusy]). HANDOFF_HANG_TIMEOUT, 500 ms.
+	// ([Listener.SetBusy]); four times as long while it is at work, or waits for the
+	// CPU. HANDOFF_HANG_TIMEOUT, 500 ms.
 	HangTimeout time.Duration
 	// StoppedTimeout is the same for later, as long as the old generation still
 	// drains: a serving generation that is stopped for so long is replaced by the

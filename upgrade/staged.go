@@ -180,6 +180,12 @@ func (u *Upgrader) promote(w *waiter, percent float64) {
 	case !s.Main || s.Stopping || s.Life == machine.Exited:
 		w.finish(u.notNow(w.trigger))
 		return
+	case a != nil && s.Candidate.Phase == machine.Probation && s.Candidate.Manual:
+		// It has everything already; what is missing is the word that it stays so.
+		w.begins(u.events.last())
+		a.waiters = append(a.waiters, w)
+		u.step(machine.Confirm{})
+		return
 	case a == nil || s.Candidate.Phase != machine.OnStage || a.stage.share == nil:
 		e := control.Errorf(control.CodeNotStaged, "no staged upgrade is in progress").
 			WithHint("begin one: hdctl upgrade --stage 5%% %s", u.name)

@@ -76,6 +76,9 @@ func (u *Upgrader) describePeer(p *peer) control.Generation {
 		}
 		if c.Phase >= machine.Probation && c.Phase <= machine.Notifying {
 			g.State, g.Reason = control.StateServing, "on probation"
+			if c.Manual {
+				g.Reason = "on probation until it is promoted or rolled back"
+			}
 		}
 		if c.Phase == machine.Dying {
 			g.State, g.Reason = control.StateFailed, "ending"

@@ -52,8 +52,8 @@ func (u *Upgrader) recordTakenBack(number int) {
 	if u.last != nil {
 		r = u.last.Result
 	}
-	waiters := u.awaitDrain
-	u.awaitDrain = nil
+	waiters := append(u.awaitDrain, u.reloads...)
+	u.awaitDrain, u.reloads = nil, nil
 	u.wg.Go(func() {
 		a := &attempt{number: number, child: child, problem: reason}
 		if child != nil {
@@ -71,11 +71,13 @@ func (u *Upgrader) recordTakenBack(number int) {
 					WithHint("what it printed is in the journal: journalctl _PID=%d", a.pid)
 			}
 			u.settle(control.Record{Time: time.Now(), Result: r}, u.confirmedFile)
-			for _, w := range waiters {
-				answer := r
-				answer.Total = time.Since(w.began).Seconds()
-				w.finish(&answer)
-			}
+			u.systemd.do(func() { // when it knows who is main
+				for _, w := range waiters {
+					answer := r
+					answer.Total = time.Since(w.began).Seconds()
+					w.finish(&answer)
+				}
+			})
 		}
 		if !u.box.post(tell) {
 			for _, w := range waiters {

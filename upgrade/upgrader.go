@@ -88,6 +88,7 @@ type Upgrader struct {
 	asking        *waiter
 	queue         []*waiter
 	awaitDrain    []*waiter
+	reloads       []*waiter // of a confirmed upgrade, see reloadDelay
 	last          *control.Record
 	failedFile    fileID
 	drainage      *drainage

@@ -24,7 +24,7 @@ import (
 // pace at which it matters.
 const (
 	watchClosely = 10 * time.Millisecond
-	watchLater   = 100 * time.Millisecond
+	watchLater   = 50 * time.Millisecond
 )
 
 // watching is the watch over the successor. It belongs to the driver.

@@ -216,7 +216,7 @@ func TestOperatorInterruptsAuto(t *testing.T) {
 		event   string
 	}{
 		{[]string{"promote", "--reason", "all is well"}, control.OutcomeConfirmed, 0, 0, "promoted and gets everything, via hdctl: all is well"},
-		{[]string{"rollback", "--reason", "no"}, control.OutcomeRolledBack, 0, 1, "rolled-back in staged: via hdctl: no"},
+		{[]string{"rollback", "--reason", "no"}, control.OutcomeRolledBack, 0, 1, "rolled back in staged: via hdctl: no"},
 		{[]string{"promote", "--share", "70%"}, control.OutcomeStaged, 0, 0, "gets 70% of the new connections, via hdctl"},
 	} {
 		t.Run(strings.Join(tt.words, " "), func(t *testing.T) {

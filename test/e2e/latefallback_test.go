@@ -91,8 +91,8 @@ func TestLateFallBack(t *testing.T) {
 }
 
 // assertToldLate asserts that the answer was the truth of its moment. Either it says
-// that the new version was confirmed, which it was, and the end of that is told after
-// it; or it says that it is gone already, and it never was.
+// that the new version was confirmed, which it was then; or that it is gone already,
+// and the old one serves again. Both are told of, if both have been.
 func (tr *trial) assertToldLate() {
 	t := tr.s.t
 	t.Helper()
@@ -101,15 +101,21 @@ func (tr *trial) assertToldLate() {
 	assert.Equal(t, control.OutcomeFellBack, last.Outcome)
 	assert.Equal(t, tr.result.To, last.To)
 	assert.Equal(t, mainOf(t, tr.before).PID, mainOf(t, tr.after).PID)
-	if tr.command.ExitCode != 0 {
-		assert.Equal(t, 1, tr.command.ExitCode, "%s%s", tr.command.Stdout, tr.command.Stderr)
-		tr.assertTold(last)
-		return
-	}
 	confirmed := last
 	confirmed.Outcome, confirmed.Error = control.OutcomeConfirmed, nil
+
+	said := confirmed
+	if tr.command.ExitCode != 0 {
+		assert.Equal(t, 1, tr.command.ExitCode, "%s%s", tr.command.Stdout, tr.command.Stderr)
+		said = last
+	}
 	if tr.result.Trigger.Via == control.ViaHdctl {
-		assert.Equal(t, tell(confirmed), tell(tr.result))
+		assert.Equal(t, tell(said), tell(tr.result))
+	}
+	if last.Phase == control.PhaseConfirm { // it was never confirmed, and nobody has said so
+		assert.Equal(t, 1, tr.command.ExitCode)
+		tr.assertTold(last)
+		return
 	}
 	assert.Equal(t, control.PhaseDraining, last.Phase)
 	entries := tr.assertTold(last, confirmed)

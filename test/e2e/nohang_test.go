@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -86,7 +87,8 @@ func TestWhatIsNoHang(t *testing.T) {
 			tr.deed = tt.name
 			up := s.inBackground("hdctl", "upgrade", "-o", "json", "demo")
 			pid := s.waitPhase(control.PhaseProbation).Upgrade.PID
-			end := tt.begin(s, pid)
+			end := sync.OnceFunc(tt.begin(s, pid))
+			t.Cleanup(end)
 			if tt.soon {
 				end()
 			}

@@ -41,6 +41,10 @@
 // which the control group was throttled (CPUQuota=) adds nothing, nor does one that
 // sees a debugger.
 //
+// A process that accepts nothing while a thread of it has the CPU, or waits for it,
+// may just be slow, as all are on a machine that is overloaded. Such a look adds a
+// quarter. One that sleeps while clients wait is not slow.
+//
 // # Ownership of file descriptors
 //
 // A watcher borrows the sockets until Stop has returned. It only calls poll(2)

@@ -18,6 +18,7 @@ type reading struct {
 	took      time.Duration // since the look before
 	throttled time.Duration // for how long of that, or before, there was no CPU time to be had
 	process   condition
+	wanting   bool   // it has the CPU, or waits for it
 	detail    string // why dying
 	sockets   []socketReading
 }
@@ -61,6 +62,12 @@ type tick struct {
 // somebody who wants it, on a machine that is busy. Without it, a pace faster than
 // that would have the clocks run slow there.
 const grain = 20 * time.Millisecond
+
+// patience is how many times as long a process may accept nothing that is at work, or
+// waits for the CPU: on a machine that is overloaded one cannot tell a good one that
+// is slow from one whose accept loop is stuck while the rest goes on. One that sleeps
+// while clients wait is not slow.
+const patience = 4
 
 // pace applies the rule that only observed time counts.
 type pace struct {
@@ -160,6 +167,9 @@ func (e *episodes) stepSocket(i int, r reading, t tick, l Limits) {
 	case r.process == stopped && l.Stopped > 0:
 		// Of course it accepts nothing: one cause, one finding.
 	case now.pending:
+		if r.wanting {
+			t.credit /= patience
+		}
 		if s.advance(t, l.Stalled) {
 			e.add(i, Finding{Kind: Stalled, For: s.spent})
 		}

@@ -42,6 +42,7 @@ func (l look) and(c condition) look              { l.process = c; return l }
 func (l look) busyNow() look                     { l.busy = true; return l }
 func (l look) late(took time.Duration) look      { l.took = took; return l }
 func (l look) throttledFor(d time.Duration) look { l.throttled = d; return l }
+func (l look) working() look                     { l.wanting = true; return l }
 func (l look) x(times int) look                  { l.times = times; return l }
 func (l look) finds(want string) look            { l.want = want; return l }
 func (l look) with(limits Limits) look           { l.limits = &limits; return l }
@@ -56,6 +57,9 @@ func TestEpisodes(t *testing.T) {
 		limits *Limits // nil: both are limit
 		looks  []look
 	}{
+		{name: "at work, or without CPU: four times as long", looks: []look{
+			waits(0).working(), waits(0).working().x(4*5 - 1), waits(0).working().finds("stalled 100ms"),
+		}},
 		{name: "nothing happens", looks: []look{nobody(0).x(1000)}},
 		{name: "connections come and are accepted", looks: []look{
 			waits(0), waits(1), waits(2), waits(3), waits(4), waits(5), waits(6), waits(7), nobody(8),

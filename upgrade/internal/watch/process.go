@@ -76,6 +76,25 @@ func (p *process) traced() bool {
 	return err == nil && parseTracer(status) != 0
 }
 
+// wanting reports whether a thread of the process has the CPU, or wants it. What it
+// does not do yet it may do as soon as it gets some.
+func (p *process) wanting() bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+	if err != nil {
+		return false
+	}
+	for _, t := range threads {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", p.pid, t.Name()))
+		if err != nil {
+			continue // it has ended
+		}
+		if s, ok := parseStat(content); ok && s.state == 'R' {
+			return true
+		}
+	}
+	return false
+}
+
 // state is the last state in words.
 func (p *process) state() string {
 	switch p.last {

@@ -65,6 +65,7 @@ func (s *sampler) read(l Limits) reading {
 	if s.proc.traced() {
 		r.process = traced
 	}
+	r.wanting = s.proc.wanting()
 	r.throttled = s.throttle.since()
 	return r
 }
