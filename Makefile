@@ -17,7 +17,7 @@ test: ## Run all tests: race detector, leak checks, real systemd (as root)
 	@sh test/prepare.sh race
 	@# Not cached: much of what is tested is outside of Go. One package after the
 	@# other: the end-to-end tests want the machine for themselves.
-	GORACE="atexit_sleep_ms=0" go test -race -count=1 -p 1 -timeout 15m ./...
+	GORACE="atexit_sleep_ms=0" go test -race -count=1 -p 1 -timeout 18m ./...
 	@# What the race detector would falsify: allocations.
 	go test -count=1 -run '^TestCost' ./upgrade
 

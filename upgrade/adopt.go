@@ -237,6 +237,7 @@ func (u *Upgrader) startMoving(p *peer, m link.Adopt, file *os.File) (keep bool)
 		mv.listeners[a.Name] = a
 		http = http || a.HTTP
 	}
+	mv.lost = func() { u.expectNext(mv) }
 	older := u.mover
 	u.mover = mv
 	u.movers++
@@ -330,6 +331,26 @@ func (u *Upgrader) expectMover() {
 			u.setNote("idle connections end with their next answer: the successor takes none (an older version of the library?)")
 		}
 	})
+}
+
+// expectNext is expectMover for connections whose receiver has ended: it may have
+// drained itself, and its successor is about to open a way, perhaps a moment too late.
+func (u *Upgrader) expectNext(old *mover) {
+	e := &expectation{over: make(chan struct{})}
+	for _, l := range u.allListeners() {
+		l.expects.Store(e)
+	}
+	timer := u.after(expectTimeout, func() { e.end() })
+	if !u.box.post(func() {
+		if u.state.Life != machine.Draining || u.state.Stopping || u.mover != nil && u.mover != old {
+			timer.Stop()
+			e.end() // it is not needed
+			return
+		}
+		u.expectation = e
+	}) {
+		e.end()
+	}
 }
 
 // expectation is the time between the begin of a drain and the opening of the way

@@ -309,8 +309,8 @@ func (c *Conn) moves() bool {
 		return false
 	}
 	l := c.listener()
-	if m := l.mover.Load(); m != nil {
-		return m.takesHTTP(l) && !m.isOver() && !m.staysForGood(c)
+	if m := l.mover.Load(); m != nil && !m.isOver() {
+		return m.takesHTTP(l) && !m.staysForGood(c)
 	}
 	e := l.expects.Load()
 	return e != nil && !isClosed(e.over)

@@ -56,6 +56,7 @@ type mover struct {
 	places    transfer.Places
 	log       *slog.Logger
 
+	lost  func()        // called when the receiver has closed its end, before the mover ends
 	again chan struct{} // has room for one: look for connections to interrupt
 	over  chan struct{} // closed by end
 	ended sync.Once
@@ -85,6 +86,7 @@ func (m *mover) run(listeners []*Listener) {
 					m.wake() // c is looked at again
 					continue
 				case <-m.sender.Done():
+					m.tellLost()
 					m.end(link.ErrPeerClosed)
 					return
 				case <-m.over:
@@ -102,11 +104,18 @@ func (m *mover) run(listeners []*Listener) {
 				return
 			}
 		case <-m.sender.Done(): // the receiver has closed its end
+			m.tellLost()
 			m.end(link.ErrPeerClosed)
 			return
 		case <-m.over:
 			return
 		}
+	}
+}
+
+func (m *mover) tellLost() {
+	if m.lost != nil {
+		m.lost()
 	}
 }
 

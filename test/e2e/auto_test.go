@@ -148,6 +148,7 @@ func TestAutoPromotesAGoodVersion(t *testing.T) {
 // TestAutoIsInconclusiveWithoutRequests has nobody ask anything: that is neither good
 // nor bad, and the old version stays.
 func TestAutoIsInconclusiveWithoutRequests(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, nil)
 	s.install(fault.Plan{})
 	r := s.hdctl("upgrade", "-o", "json", "--auto", "--step", "5%:1s", "--step", "100%:1s", "demo")
@@ -184,6 +185,7 @@ func automatic(stage control.Stage) bool { return stage.Auto != nil }
 // TestOperatorInterruptsAuto has an operator pause an automatic upgrade, resume it,
 // and decide in its place, in each way.
 func TestOperatorInterruptsAuto(t *testing.T) {
+	t.Parallel()
 	s := newAutoTrials(t)
 	t.Run("pause and resume", func(t *testing.T) {
 		s.t = t

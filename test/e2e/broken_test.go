@@ -47,10 +47,10 @@ func TestOldKeepsServingUntilNewIsReady(t *testing.T) {
 		outcome string
 	}{
 		{"missing", func(s *site) { s.MustRun(t, "rm", program) }, nil, "does not exist", "", 1, control.OutcomeFailed},
-		{"not executable", func(s *site) { s.MustRun(t, "chmod", "644", program) }, nil, "not executable", "", 1, control.OutcomeFailed},
-		{"a directory", func(s *site) { s.MustRun(t, "sh", "-c", "rm "+program+" && mkdir "+program) }, nil, "not a regular file", "", 1, control.OutcomeFailed},
+		{"not executable", func(s *site) { s.MustRun(t, "chmod", "644", program) }, nil, "may not be executed", "", 1, control.OutcomeFailed},
+		{"a directory", func(s *site) { s.MustRun(t, "sh", "-c", "rm "+program+" && mkdir "+program) }, nil, "is no regular file", "", 1, control.OutcomeFailed},
 		{"another architecture", foreign, nil, "another architecture", "", 1, control.OutcomeFailed},
-		{"cut short", cut, nil, "still being written", "", 1, control.OutcomeFailed},
+		{"cut short", cut, nil, "is cut short", "", 1, control.OutcomeFailed},
 		{"empty", write(nil, 0o755), nil, "is empty", "", 1, control.OutcomeFailed},
 		{"random bytes", write([]byte("\x8d\x01 this is no program \x00"), 0o755), nil, "exec format error", "", 1, control.OutcomeFailed},
 		{"script without interpreter", write([]byte("#!/no/such/interpreter\n"), 0o755), nil, "interpreter /no/such/interpreter", "", 1, control.OutcomeFailed},

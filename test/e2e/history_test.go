@@ -71,6 +71,7 @@ func pastOf(e control.Entry) past {
 // TestHistory has one entry for each upgrade, whatever became of it, which says who
 // wanted what, and outlasts the service.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond, unit: func(u *units.Service) {
 		u.Environment = append(u.Environment, units.Variable{Name: "HANDOFF_DRAIN_DELAY", Value: "1h"})
 	}})
@@ -136,6 +137,7 @@ func TestHistory(t *testing.T) {
 // TestHistoryOnAFullDisk has upgrades and a pause work where nothing can be written.
 // Status tells, until it is over.
 func TestHistoryOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	ballast := stateDir + "/ballast"
 	s.MustRun(t, "mount", "-t", "tmpfs", "-o", "size=4k,mode=0750", "tmpfs", stateDir)
@@ -171,6 +173,7 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 // TestEventsAreFollowed follows the events from one generation to the next, and back:
 // each is told once.
 func TestEventsAreFollowed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

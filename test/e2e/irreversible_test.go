@@ -25,6 +25,7 @@ import (
 // so the old one cannot serve: it ends at once, systemd starts the service again, and
 // who connects meanwhile waits in the backlog and is not refused.
 func TestIrreversibleServersAfterTheConfirm(t *testing.T) {
+	t.Parallel()
 	s := newKinds(t, silent, func(u *units.Service) { u.Probation = 700 * time.Millisecond }, "http", "grpc")
 	stream := s.open(kinds.GRPC, 1)
 	v := s.startVisits()

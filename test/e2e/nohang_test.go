@@ -134,6 +134,7 @@ func (s *site) waitLonger(limit time.Duration) {
 // confirmed: it runs, it is main, and nobody replaces it; but status and journal tell
 // of it, as long as it lasts.
 func TestAHangAfterTheConfirmIsReported(t *testing.T) {
+	t.Parallel()
 	s := newLateTrials(t)
 	for _, f := range []fault.Fault{fault.Deadlock, fault.Accept} {
 		t.Run(string(f), func(t *testing.T) {

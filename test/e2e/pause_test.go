@@ -13,6 +13,7 @@ import (
 // TestPause has upgrades refused, whoever wants one and for as long as the operator
 // wants: over a rollback, which is not refused, and a restart.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	const reason = "migration of the database, ask Ann"
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	s.deploy("demo-v2")

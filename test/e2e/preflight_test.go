@@ -35,6 +35,7 @@ func finding(r control.Result, name string) control.Check {
 // TestPreflight has what speaks against an upgrade found before a process is started,
 // whoever asks.
 func TestPreflight(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	good, err := os.ReadFile(binaries.path(t, "demo-v2"))
 	require.NoError(t, err)
@@ -117,6 +118,7 @@ exit 4
 // TestUpgradeToAnotherFile upgrades to a file that is not the one that the unit names,
 // and not at all where there is nothing new.
 func TestUpgradeToAnotherFile(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	s.deploy("demo-v1") // another file with the same content
 	assert.Contains(t, s.mustHdctl("upgrade", "--if-changed", "demo"), "unchanged: generation 1 (v1) is what is on disk")
@@ -152,6 +154,7 @@ func TestUpgradeToAnotherFile(t *testing.T) {
 
 // TestCheckTellsWhatAnUpgradeDoesNotApply changes the unit of a service that runs.
 func TestCheckTellsWhatAnUpgradeDoesNotApply(t *testing.T) {
+	t.Parallel()
 	// Of the first drop-in of a unit systemd 252 does not say that it is not loaded.
 	s := newSite(t, options{probation: 50 * time.Millisecond, dropIn: "Environment=SHAPE=round\n"})
 	exit, result := s.check()

@@ -16,6 +16,7 @@ import (
 // TestReconfigure has a service read its configuration again: by an operator, who
 // gets the service's answer, and by a signal. What is wrong changes nothing.
 func TestReconfigure(t *testing.T) {
+	t.Parallel()
 	const file = "/etc/kinds.conf"
 	s := newSite(t, options{
 		program: "kinds", probation: 50 * time.Millisecond, stopped: true,

@@ -50,6 +50,7 @@ func (s *site) upgradeTo(generation int, version string) {
 // TestRollbackRunsThePreviousVersion runs the previous version again, whatever has
 // become of its file.
 func TestRollbackRunsThePreviousVersion(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond})
 	step := func(name string, do func(t *testing.T)) {
 		require.True(t, t.Run(name, func(t *testing.T) {

@@ -59,6 +59,7 @@ func (s *site) answering(n int) map[string]int {
 // TestSignalsOfNginx upgrades with the signals and the PID files that scripts for
 // nginx use, there and back, under load.
 func TestSignalsOfNginx(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 50 * time.Millisecond, unit: func(u *units.Service) {
 		u.Environment = append(u.Environment,
 			units.Variable{Name: "HANDOFF_SIGNALS", Value: "nginx"},

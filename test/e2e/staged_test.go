@@ -211,6 +211,7 @@ func (tr *trial) assertAnsweredAfter(at time.Time) {
 // is lost, and nothing else. The old one goes on with all, and the next good version
 // takes over.
 func TestNewOneDiesOnStage(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, nil)
 	for name, tt := range map[string]struct {
 		strike func(pid int)
@@ -259,6 +260,7 @@ func TestNewOneDiesOnStage(t *testing.T) {
 // is on disk, while who connects waits. What the old one held is lost, and nothing
 // else.
 func TestOldOneDiesOnStage(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, nil)
 	tr := s.begin(fault.Plan{})
 	tr.stage("30%")
@@ -302,6 +304,7 @@ func TestOldOneDiesOnStage(t *testing.T) {
 // TestStageTimeLimitRollsBack stages a version about which nobody decides: it is
 // rolled back by itself, and nobody notices but the operator.
 func TestStageTimeLimitRollsBack(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, nil)
 	tr := s.begin(fault.Plan{})
 	tr.stage("30%", "--stage-timeout", "2s")
@@ -331,6 +334,7 @@ func TestStageTimeLimitRollsBack(t *testing.T) {
 // TestStatusShowsBothOnStage has both generations answer, the new one with errors and
 // slower, and reads what an operator decides by.
 func TestStatusShowsBothOnStage(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, nil)
 	tr := s.begin(fault.Plan{Latency: 30 * time.Millisecond, Errors: 20})
 	staged := s.mustStage("20%")
@@ -387,6 +391,7 @@ func TestStatusShowsBothOnStage(t *testing.T) {
 // end by itself: who asked for that is answered, the old one serves all, and the
 // client keeps what it has for as long as it likes.
 func TestRolledBackFinishesWhatItHas(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	s.deploy("demo-v2")
 	staged := s.mustStage("50%")
@@ -415,6 +420,7 @@ func TestRolledBackFinishesWhatItHas(t *testing.T) {
 // for a decision, and then stop the service: that ends both generations, in an
 // orderly way.
 func TestOtherWordsOnStage(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) { u.StopTimeout = stopTimeout }})
 	s.deploy("demo-v2")
 	staged := s.mustStage("50%")
