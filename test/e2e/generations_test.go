@@ -106,6 +106,7 @@ func TestSixGenerationsHoldOneOfEachKind(t *testing.T) {
 // its connections with a goodbye, the oldest generation first, and says by kind what
 // it has cut.
 func TestDeadlinesFireInOrder(t *testing.T) {
+	t.Parallel()
 	const draining = 3
 	s := newKinds(t, silent, func(u *units.Service) {
 		// Between two deadlines is the time of an upgrade.

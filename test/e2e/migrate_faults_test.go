@@ -196,6 +196,7 @@ func TestSuccessorKilledWhileItAdopts(t *testing.T) {
 // the old generation waits for it. What has not moved by then stays, and is served
 // where it is; what has moved waits for the successor. Nothing is answered twice.
 func TestSuccessorStallsWhileItAdopts(t *testing.T) {
+	t.Parallel()
 	h := startHalf(t, control.WaitConfirmed)
 	require.NoError(t, (<-h.upgrade).Err())
 	h.kill(h.new, syscall.SIGSTOP)

@@ -167,6 +167,7 @@ func TestStopWhileTheDoorIsClosed(t *testing.T) {
 // TestEndEndsDrains ends old generations: one, one that hangs, all that are left,
 // and not the one that serves.
 func TestEndEndsDrains(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	held := s.holdIn(4)
 	pid := func(n int) int { return generation(t, s.status(), n).PID }

@@ -110,6 +110,7 @@ func TestAlwaysSomebodyAtTheDoor(t *testing.T) {
 // for systemctl, good and bad; and an upgrade that was answered as failed does not
 // happen later.
 func TestTheAnswerIsTheTruth(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) { u.Probation = 500 * time.Millisecond }})
 	s.deploy("demo-v2")
 	r := s.hdctl("upgrade", "demo")
@@ -244,6 +245,7 @@ func TestNoConnectionIsClosedUnannounced(t *testing.T) {
 // TestUpgradesDoNotWaitForDrains holds a connection in each of many generations:
 // all drain at once, up to MaxDraining, when the oldest is hurried.
 func TestUpgradesDoNotWaitForDrains(t *testing.T) {
+	t.Parallel()
 	const most = 3
 	s := newSite(t, options{unit: func(u *units.Service) { u.MaxDraining = most }})
 	var held []*hold

@@ -49,6 +49,7 @@ func TestSystemdsViewIsRight(t *testing.T) {
 // TestWatchdogSurvivesUpgradesAndCatchesAHang runs with WatchdogSec=2: ten
 // upgrades are no reason to bark, a main process that is stopped is one.
 func TestWatchdogSurvivesUpgradesAndCatchesAHang(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) { u.Watchdog = 2 * time.Second }})
 	held := s.openEcho()
 	require.Equal(t, "1: a", held.say("a"))
@@ -78,6 +79,7 @@ func (s *site) watchdogTime() time.Duration {
 // TestDaemonReloadAndReexecChangeNothing has systemd read its units again, and
 // execute itself again, in the middle of an upgrade and of a drain.
 func TestDaemonReloadAndReexecChangeNothing(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"daemon-reload", "daemon-reexec"} {
 		t.Run(verb, func(t *testing.T) {
 			s := newSite(t, options{probation: 2 * time.Second})
