@@ -45,7 +45,6 @@ func (u *Upgrader) takeBack(number int) {
 
 // recordTakenBack tells the story. How the process has ended is known a moment later.
 func (u *Upgrader) recordTakenBack(number int) {
-	u.fellFrom = number
 	reason, child := u.fallReason, u.lastChild
 	u.fallReason = nil
 	r := control.Result{}

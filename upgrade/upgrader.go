@@ -104,8 +104,7 @@ type Upgrader struct {
 	reportTimer   *time.Timer
 	watchdog      *time.Timer
 	watching      *watching
-	fellFrom      int            // the generation from which this one took back
-	fallReason    *control.Error // why it is about to
+	fallReason    *control.Error // why this generation is about to take back
 	previous      *previous
 	ownDigest     string
 	programPath   string // where our file was, if that is not what /proc says
