@@ -15,6 +15,9 @@ import (
 // would have what is written there. It costs the size of the file in memory. A file
 // that was replaced by rename(2) or deleted is nobody else's already.
 func (u *Upgrader) copyPrevious(p *previous) {
+	if sameFile(p.file, u.exe) {
+		return // we run it, and what runs cannot be written (ETXTBSY)
+	}
 	u.wg.Go(func() {
 		f, err := copyLinked(p.file)
 		if err != nil {
@@ -36,6 +39,16 @@ func (u *Upgrader) copyPrevious(p *previous) {
 			_ = f.Close()
 		}
 	})
+}
+
+// sameFile tells whether two open files are one.
+func sameFile(a, b *os.File) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	infoA, errA := a.Stat()
+	infoB, errB := b.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // closeLater closes a file that an upgrade in progress may be about to run.
