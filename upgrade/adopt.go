@@ -321,11 +321,8 @@ func (u *Upgrader) expectMover() {
 		u.setNote("idle connections end with their next answer: migration is turned off (HANDOFF_MIGRATE)")
 		return
 	}
-	e := &expectation{over: make(chan struct{})}
+	e := u.expect()
 	u.expectation = e
-	for _, l := range u.allListeners() {
-		l.expects.Store(e)
-	}
 	u.after(expectTimeout, func() {
 		if e.end() && u.mover == nil && u.state.Life == machine.Draining && !u.state.Stopping {
 			u.setNote("idle connections end with their next answer: the successor takes none (an older version of the library?)")
@@ -336,10 +333,7 @@ func (u *Upgrader) expectMover() {
 // expectNext is expectMover for connections whose receiver has ended: it may have
 // drained itself, and its successor is about to open a way, perhaps a moment too late.
 func (u *Upgrader) expectNext(old *mover) {
-	e := &expectation{over: make(chan struct{})}
-	for _, l := range u.allListeners() {
-		l.expects.Store(e)
-	}
+	e := u.expect()
 	timer := u.after(expectTimeout, func() { e.end() })
 	if !u.box.post(func() {
 		if u.state.Life != machine.Draining || u.state.Stopping || u.mover != nil && u.mover != old {
@@ -358,6 +352,15 @@ func (u *Upgrader) expectNext(old *mover) {
 type expectation struct {
 	over chan struct{}
 	once sync.Once
+}
+
+// expect begins one, for all listeners.
+func (u *Upgrader) expect() *expectation {
+	e := &expectation{over: make(chan struct{})}
+	for _, l := range u.allListeners() {
+		l.expects.Store(e)
+	}
+	return e
 }
 
 // end ends it, and tells whether it was not over before.

@@ -33,13 +33,13 @@ func newAutopilot(a control.Auto) *autopilot {
 	}
 	p.policy = verdict.Policy{MinRequests: a.MinRequests, MaxErrors: a.MaxErrors / 100, MaxSlowdown: a.MaxSlowdown}.WithDefaults()
 	for _, step := range p.steps { // a short step has to come to a verdict, too
-		p.policy.WarmUp = min(p.policy.WarmUp, time.Duration(step.Time*float64(time.Second)/2))
+		p.policy.WarmUp = min(p.policy.WarmUp, durationOf(step.Time/2))
 	}
 	return p
 }
 
 func (p *autopilot) length() time.Duration {
-	return time.Duration(p.steps[p.step].Time * float64(time.Second))
+	return durationOf(p.steps[p.step].Time)
 }
 
 func (p *autopilot) stop() {
@@ -65,7 +65,6 @@ func (u *Upgrader) startAutopilot() {
 }
 
 func (u *Upgrader) judgeLater(p *autopilot) {
-	u.publish()
 	p.timer = u.after(min(judgeInterval, max(time.Until(p.until), time.Millisecond)), func() { u.judge(p) })
 }
 
@@ -89,6 +88,7 @@ func (u *Upgrader) judge(p *autopilot) {
 		u.judgeLater(p)
 	case u.paused != nil: // the step goes on until that is over
 		p.until = now.Add(judgeInterval)
+		u.publish()
 		u.judgeLater(p)
 	case v.Verdict == control.VerdictInconclusive:
 		u.convict(a, &v)

@@ -498,23 +498,22 @@ func (u *Upgrader) settle(record control.Record, file fileID) {
 	u.last = &record
 	r := &record.Result
 	confirmed := r.Outcome == control.OutcomeConfirmed
-	phase, level := control.PhaseConfirmed, slog.LevelInfo
-	u.failedFile = fileID{}
+	phase, level := control.PhaseFailed, slog.LevelError
+	u.failedFile = file
 	switch {
 	case confirmed:
-		u.confirmedFile = file
+		phase, level = control.PhaseConfirmed, slog.LevelInfo
+		u.failedFile, u.confirmedFile = fileID{}, file
 	case r.Outcome == control.OutcomeFellBack && r.Phase == control.PhaseDraining:
-		phase, level, u.failedFile = control.PhaseFellBack, slog.LevelError, file
+		phase = control.PhaseFellBack
 	case r.Outcome == control.OutcomeStopped:
-		phase, u.failedFile = control.PhaseFailed, file
+		level = slog.LevelInfo
 	case r.Outcome == control.OutcomeRolledBack, r.Outcome == control.OutcomeInconclusive:
-		phase, level, u.failedFile = control.PhaseRollback, slog.LevelWarn, file
-	default:
-		phase, level, u.failedFile = control.PhaseFailed, slog.LevelError, file
+		phase, level = control.PhaseRollback, slog.LevelWarn
 	}
 	u.events.add(control.Event{Phase: phase, Generation: r.To, PID: r.ToPID, Message: describeResult(r)})
 	u.log.LogAttrs(u.ctx, level, "upgrade ended", slog.String("outcome", r.Outcome), slog.Int("from", r.From), slog.Int("to", r.To),
-		slog.Int("pid", r.ToPID), slog.Duration("elapsed", time.Duration(r.Total*float64(time.Second))), slog.Any("err", r.Error))
+		slog.Int("pid", r.ToPID), slog.Duration("elapsed", durationOf(r.Total)), slog.Any("err", r.Error))
 	u.record(r)
 	u.keep(*u.last)
 	if !confirmed && u.state.Main && !u.state.Stopping { // of a confirmed one it came with MAINPID=
@@ -547,7 +546,11 @@ func describeResult(r *control.Result) string {
 	return fmt.Sprintf("upgrade to generation %d%s %s in %s: %s", r.To, pid, outcome, r.Phase, message)
 }
 
-func seconds(s float64) time.Duration { return round(time.Duration(s * float64(time.Second))) }
+// durationOf is a duration of the API, where they are in seconds; seconds is one for
+// people.
+func durationOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func seconds(s float64) time.Duration { return round(durationOf(s)) }
 
 // round shortens a duration for people.
 func round(d time.Duration) time.Duration {

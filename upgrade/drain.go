@@ -290,11 +290,7 @@ func (u *Upgrader) cutLeftOvers(listeners []*Listener, d *drainage, done <-chan 
 			}
 		}
 	}
-	timer := time.NewTimer(cutGrace)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
+	if !await(done, cutGrace) {
 		u.log.LogAttrs(u.ctx, slog.LevelWarn, "a server has not ended its drain at the deadline")
 	}
 	return cut

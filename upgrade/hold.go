@@ -107,7 +107,7 @@ func (u *Upgrader) endDrains(req control.EndRequest) (*control.EndResult, error)
 	grace := hurryTimeout
 	switch {
 	case req.Grace > 0:
-		grace = time.Duration(req.Grace * float64(time.Second))
+		grace = durationOf(req.Grace)
 	case req.Grace < 0:
 		grace = 0
 	}

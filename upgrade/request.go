@@ -70,7 +70,7 @@ func (u *Upgrader) newWaiter(req control.UpgradeRequest, trigger control.Trigger
 	w.trigger.Reason = clip(trigger.Reason)
 	timeout := u.set.requestTimeout()
 	if req.Timeout > 0 {
-		timeout = time.Duration(req.Timeout * float64(time.Second))
+		timeout = durationOf(req.Timeout)
 	}
 	if timeout > 0 {
 		w.deadline = w.began.Add(timeout)
@@ -325,9 +325,9 @@ func (u *Upgrader) nextInQueue() {
 func (u *Upgrader) beginQueued(queue []*waiter) {
 	var same []*waiter
 	for _, w := range queue {
-		switch first := queue[0]; {
-		case u.paused != nil && !w.program.rollback:
-			w.finish(u.pausedResult(w))
+		switch first, paused := queue[0], u.pausedResult(w); {
+		case paused != nil:
+			w.finish(paused)
 		case w.program == first.program && w.req.Stage == first.req.Stage && (w.req.Auto == nil) == (first.req.Auto == nil):
 			same = append(same, w)
 		default:

@@ -40,7 +40,7 @@ func (u *Upgrader) newStage(req control.UpgradeRequest) *stage {
 	case req.Stage <= 0:
 		return nil
 	case req.StageTimeout > 0:
-		st.timeout = time.Duration(req.StageTimeout * float64(time.Second))
+		st.timeout = durationOf(req.StageTimeout)
 	}
 	return st
 }
