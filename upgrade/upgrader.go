@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Upgrader struct {
 	slots   map[slotKey]int // of the page, by socket
 	disk    disk
 	table   socketTable
+	needs   *needs // nil: this process serves
 	view    atomic.Pointer[view]
 	wg      sync.WaitGroup // every goroutine but the driver and the servers
 
@@ -179,6 +181,12 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 		}
 	}
 	u.env = takeEnvironment()
+	if printsNeeds(u.spawner.Successor()) {
+		u.needs = new(needs)
+		if err := u.beNobody(); err != nil {
+			return nil, err
+		}
+	}
 	u.disk.path = u.spawner.Path()
 	if u.exe, err = openExecutable(); err != nil {
 		u.log.LogAttrs(u.ctx, slog.LevelWarn, "no rollback to this version", slog.Any("err", err))
@@ -366,6 +374,9 @@ func (u *Upgrader) Listen(name, network, address string) (*Listener, error) {
 	if err := u.mayClaim(name); err != nil {
 		return nil, err
 	}
+	if u.needs != nil {
+		address = u.needs.ask(name, network)
+	}
 	socks, err := u.table.claim(name, network, address)
 	if err != nil {
 		return nil, err
@@ -395,6 +406,9 @@ func (u *Upgrader) ListenPacket(name, network, address string) (*PacketConn, err
 	if err := u.mayClaim(name); err != nil {
 		return nil, err
 	}
+	if u.needs != nil {
+		address = u.needs.ask(name, network)
+	}
 	socks, err := u.table.claim(name, network, address)
 	if err != nil {
 		return nil, err
@@ -419,6 +433,10 @@ func (u *Upgrader) ListenPacket(name, network, address string) (*PacketConn, err
 func (u *Upgrader) File(name string) (*os.File, error) {
 	if err := u.mayClaim(name); err != nil {
 		return nil, err
+	}
+	if u.needs != nil {
+		u.needs.ask(name, "")
+		return os.Open(os.DevNull)
 	}
 	socks, err := u.table.claim(name, "", "")
 	if err != nil {
@@ -478,6 +496,9 @@ func (u *Upgrader) Run(ctx context.Context) error {
 	u.running = true
 	servers := u.servers
 	u.mu.Unlock()
+	if u.needs != nil {
+		return u.printNeeds()
+	}
 	for _, s := range servers {
 		u.servings.Go(func() {
 			err := s.server.Serve(s.listener)
@@ -520,12 +541,17 @@ func (u *Upgrader) fail(err error) {
 // wait for Done. What was passed and is claimed by nobody is kept for the next
 // generation and reported.
 //
-// It returns [ErrStopping] or [ErrOrphaned] if the generation is over instead.
+// It returns [ErrStopping] or [ErrOrphaned] if the generation is over instead: end
+// main then. In a process that was started to print the sockets that it asks for
+// ([control.NeedsEnv]) that is always so.
 func (u *Upgrader) Ready(ctx context.Context) error {
 	u.mu.Lock()
 	first := !u.sealed
 	u.sealed = true
 	u.mu.Unlock()
+	if u.needs != nil {
+		return cmp.Or(u.printNeeds(), ErrStopping)
+	}
 	if first {
 		rest, err := u.table.claimRest()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -239,4 +240,22 @@ func TestOnlyHTTPWithoutFlags(t *testing.T) {
 		t.Log(lines.Text())
 	}
 	assert.NoError(t, cmd.Wait())
+}
+
+// What it asks for is known without that it serves, and without traces.
+func TestPrintsItsSockets(t *testing.T) {
+	dir := t.TempDir()
+	cmd := demo(t.Context(), "--http", "127.0.0.1:1", "--name", "app") // nobody may bind that
+	cmd.Env = append(cmd.Env, control.NeedsEnv+"=1", "XDG_RUNTIME_DIR="+dir, "HANDOFF_STATE_DIR="+dir, "HANDOFF_PID_FILE="+dir+"/pid",
+		"NOTIFY_SOCKET="+dir+"/notify", "GORACE=atexit_sleep_ms=0")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), stderr.String())
+	var needs control.Needs
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &needs), stdout.String())
+	assert.Equal(t, "app", needs.Service)
+	assert.Equal(t, []control.Need{{Name: "http", Network: "tcp"}, {Name: "echo", Network: "tcp"}, {Name: "dgram", Network: "udp"}}, needs.Sockets)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
