@@ -47,38 +47,49 @@ func TestBadVersionsBeforeConfirm(t *testing.T) {
 	}
 	plans = append(
 		plans,
-		fault.Plan{Fault: fault.Panic, At: fault.Request, Request: 100},
 		fault.Plan{Fault: fault.Kill, At: fault.Probation, Memory: 2048},
 	)
 	s := newTrials(t, nil)
 	for i, plan := range plans {
 		via := []string{control.ViaHdctl, control.ViaSystemctl}[(i+i/len(faults))%2]
-		t.Run(plan.String()+" by "+via, func(t *testing.T) {
-			s.t = t
-			outcome := control.OutcomeFailed
-			served := slices.Contains([]fault.Moment{fault.Serving, fault.Probation, fault.Request}, plan.At)
-			if served {
-				outcome = control.OutcomeFellBack
-			}
-			tr := s.begin(plan)
-			tr.upgrade(via)
-			tr.end()
-
-			assert.Equal(t, 1, tr.command.ExitCode, "%s%s", tr.command.Stdout, tr.command.Stderr)
-			assert.Equal(t, outcome, tr.result.Outcome)
-			assert.Equal(t, via, tr.result.Trigger.Via)
-			require.NotNil(t, tr.result.Error)
-			assert.Contains(t, tr.result.Error.Message, badEnding(plan.Fault))
-			assert.Contains(t, strings.Join(tr.result.Output, "\n"), "faulty: going to "+plan.String())
-			assert.NotZero(t, tr.struck(), "it was this fault")
-			tr.assertTold(tr.result)
-			assert.Equal(t, mainOf(t, tr.before).PID, mainOf(t, tr.after).PID, "the same process is main")
-			assert.Len(t, tr.after.Generations, 1, "nothing is left of it")
-			tr.requireNoRestart()
-			tr.assertAnswered(served)
-			s.afterwards()
-		})
+		s.tryDeath(t, plan, via)
 	}
+}
+
+// TestPanicAtTheHundredthRequest is one of them that takes its time: on a slow machine
+// a hundred requests are not there at once.
+func TestPanicAtTheHundredthRequest(t *testing.T) {
+	s := newTrials(t, func(u *units.Service) { u.Probation = 3 * time.Second })
+	s.tryDeath(t, fault.Plan{Fault: fault.Panic, At: fault.Request, Request: 100}, control.ViaHdctl)
+}
+
+// tryDeath tries a version that dies before it is confirmed.
+func (s *trials) tryDeath(t *testing.T, plan fault.Plan, via string) {
+	t.Run(plan.String()+" by "+via, func(t *testing.T) {
+		s.t = t
+		outcome := control.OutcomeFailed
+		served := slices.Contains([]fault.Moment{fault.Serving, fault.Probation, fault.Request}, plan.At)
+		if served {
+			outcome = control.OutcomeFellBack
+		}
+		tr := s.begin(plan)
+		tr.upgrade(via)
+		tr.end()
+
+		assert.Equal(t, 1, tr.command.ExitCode, "%s%s", tr.command.Stdout, tr.command.Stderr)
+		assert.Equal(t, outcome, tr.result.Outcome)
+		assert.Equal(t, via, tr.result.Trigger.Via)
+		require.NotNil(t, tr.result.Error)
+		assert.Contains(t, tr.result.Error.Message, badEnding(plan.Fault))
+		assert.Contains(t, strings.Join(tr.result.Output, "\n"), "faulty: going to "+plan.String())
+		assert.NotZero(t, tr.struck(), "it was this fault")
+		tr.assertTold(tr.result)
+		assert.Equal(t, mainOf(t, tr.before).PID, mainOf(t, tr.after).PID, "the same process is main")
+		assert.Len(t, tr.after.Generations, 1, "nothing is left of it")
+		tr.requireNoRestart()
+		tr.assertAnswered(served)
+		s.afterwards()
+	})
 }
 
 // hangs are versions that live on probation, and do not serve.
