@@ -33,8 +33,16 @@ func (s Service) Validate() error {
 	for _, v := range s.Environment {
 		add(checkVariable(v))
 	}
+	for _, w := range s.Command {
+		add(wrap(fmt.Sprintf("word %q of the command line", w), checkText(w)))
+	}
 	add(s.checkUsers())
+	add(s.checkSystemd())
+	add(s.checkNotifyReload())
+	add(s.checkSandbox())
 	add(s.checkTimes())
+	add(s.checkNesting())
+	add(s.checkOptions())
 	add(s.checkSockets())
 	return errors.Join(errs...)
 }
@@ -74,6 +82,20 @@ func (s Service) checkTimes() error {
 	check("probation", s.Probation, true)
 	check("drain timeout", s.DrainTimeout, true)
 	check("stop timeout", s.StopTimeout, false)
+	for _, o := range []struct {
+		what string
+		d    time.Duration
+	}{
+		{"drain delay", s.DrainDelay},
+		{"drain spread", s.DrainSpread},
+		{"hang timeout", s.HangTimeout},
+		{"stopped timeout", s.StoppedTimeout},
+		{"stage timeout", s.StageTimeout},
+	} {
+		if o.d != 0 {
+			check(o.what, o.d, true)
+		}
+	}
 	if s.Watchdog != 0 {
 		check("watchdog", s.Watchdog, false)
 		if s.Watchdog > 0 && s.Watchdog < time.Second {
@@ -215,15 +237,39 @@ func checkVariable(v Variable) error {
 			return fmt.Errorf("environment variable %q: not a name", v.Name)
 		}
 	}
-	switch {
-	case v.Name == "":
+	if v.Name == "" {
 		return errors.New("an environment variable has no name")
 	}
-	switch v.Name {
-	case envReadyTimeout, envProbation, envDrainTimeout, envStopTimeout, envMaxDraining, envOperatorGroup:
-		return fmt.Errorf("environment variable %q: is written from an option", v.Name)
-	}
 	return wrap(fmt.Sprintf("environment variable %q", v.Name), checkText(v.Value))
+}
+
+// checkOptions looks at what is neither a time nor a name, and at variables that
+// would contradict what the unit says.
+func (s Service) checkOptions() error {
+	var errs []error
+	if s.Overflow != "" && s.Overflow != HurryOldest && s.Overflow != Refuse {
+		errs = append(errs, fmt.Errorf("overflow %q: neither %s nor %s", s.Overflow, HurryOldest, Refuse))
+	}
+	for _, w := range s.Check {
+		switch {
+		case w == "", strings.ContainsFunc(w, unicode.IsSpace):
+			// The variable has the words with spaces in between, and no quotes.
+			errs = append(errs, fmt.Errorf("check: %q is empty or has a space in it: put the command into a script", w))
+		default:
+			errs = append(errs, wrap(fmt.Sprintf("check %q", w), checkText(w)))
+		}
+	}
+	for _, v := range s.Environment {
+		for _, o := range s.options() {
+			if v.Name == o.name {
+				errs = append(errs, fmt.Errorf("environment variable %q: is written from an option", v.Name))
+			}
+		}
+		if v.Name == envOperatorGroup {
+			errs = append(errs, fmt.Errorf("environment variable %q: set the operator group, as the unit needs SupplementaryGroups= for it", v.Name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkText refuses what a line of a unit file cannot hold: control characters,

@@ -63,6 +63,34 @@ func TestValidate(t *testing.T) {
 		{"huge", func(s *units.Service) { s.ReadyTimeout = 1<<63 - 1 }, "more than a year"},
 		{"fast watchdog", func(s *units.Service) { s.Watchdog = 100 * time.Millisecond }, "less than a second"},
 		{"no watchdog by -1", func(s *units.Service) { s.Watchdog = units.None }, "cannot be none"},
+		{"old systemd", func(s *units.Service) { s.Systemd = 246 }, "systemd 246: not a version from 247"},
+		{"oldest systemd", func(s *units.Service) { s.Systemd = 247 }, ""},
+		{"systemd of a year", func(s *units.Service) { s.Systemd = 2026 }, "not a version"},
+		{"negative systemd", func(s *units.Service) { s.Systemd = -1 }, "not a version"},
+		{"notify-reload", func(s *units.Service) { s.Systemd, s.NotifyReload = 253, true }, ""},
+		{"notify-reload of an old systemd", func(s *units.Service) { s.NotifyReload = true }, "notify-reload: systemd 252 does not know it, but systemd 253 does"},
+		{"notify-reload without SIGHUP", func(s *units.Service) {
+			s.Systemd, s.NotifyReload, s.Environment = 257, true, []units.Variable{{"HANDOFF_SIGHUP", "off"}}
+		}, "which HANDOFF_SIGHUP takes away"},
+		{"profile", func(s *units.Service) { s.Profile = "paranoid" }, `profile "paranoid": neither plain nor strict`},
+		{"strict in a home directory", func(s *units.Service) { s.Profile, s.Exec = units.Strict, "/home/me/app" }, "hides /home"},
+		{"plain in a home directory", func(s *units.Service) { s.Exec = "/home/me/app" }, ""},
+		{"strict for a user in a home directory", func(s *units.Service) { s.Profile, s.UserManager, s.Exec = units.Strict, true, "/home/me/app" }, ""},
+		{"strict in /tmp", func(s *units.Service) { s.Profile, s.Hdctl = units.Strict, "/tmp/hdctl" }, "hides /tmp"},
+		{"strict root", func(s *units.Service) { s.Profile, s.User = units.Strict, "root" }, "not for user root"},
+		{"hang in probation", func(s *units.Service) { s.HangTimeout = 2 * time.Second }, "hang timeout 2s: not shorter than the probation 2s"},
+		{"no hang timeout", func(s *units.Service) { s.HangTimeout = units.None }, ""},
+		{"stopped and watchdog", func(s *units.Service) { s.Watchdog, s.StoppedTimeout = 3*time.Second, 3*time.Second }, "stopped timeout 3s: not shorter than the watchdog"},
+		{"drain delay", func(s *units.Service) { s.DrainDelay = 10 * time.Minute }, "drain delay 10m0s: not shorter than the drain timeout"},
+		{"negative stage timeout", func(s *units.Service) { s.StageTimeout = -time.Minute }, "stage timeout -1m0s: less than"},
+		{"overflow", func(s *units.Service) { s.Overflow = "wait" }, `overflow "wait": neither hurry-oldest nor refuse`},
+		{"check with a space", func(s *units.Service) { s.Check = []string{"/bin/sh", "-c", "a b"} }, "into a script"},
+		{"line in check", func(s *units.Service) { s.Check = []string{"a\x00"} }, "U+0000"},
+		{"line in command", func(s *units.Service) { s.Command = []string{"hdctl", "a\nUser=root"} }, "U+000A"},
+		{"variable of an option that is set", func(s *units.Service) {
+			s.AllowBinary, s.Environment = true, []units.Variable{{"HANDOFF_ALLOW_BINARY", "off"}}
+		}, "from an option"},
+		{"operator group by variable", func(s *units.Service) { s.Environment = []units.Variable{{"HANDOFF_OPERATOR_GROUP", "adm"}} }, "SupplementaryGroups"},
 		{"max draining", func(s *units.Service) { s.MaxDraining = -1 }, "max draining"},
 		{"no sockets", func(s *units.Service) { s.Sockets = nil }, "no sockets"},
 		{"twice", func(s *units.Service) { s.Sockets = append(s.Sockets, s.Sockets[0]) }, "there are two"},
@@ -156,4 +184,33 @@ func TestParseListen(t *testing.T) {
 		})
 	}
 	assert.Equal(t, "Kind(7)", units.Kind(7).String())
+}
+
+func TestParseSocket(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want units.Socket
+		err  string
+	}{
+		{"http=8080", http8080(), ""},
+		{"admin=/run/a.sock,mode=0660,user=root,group=adm", units.Socket{Name: "admin", Listen: []units.Listen{{Address: "/run/a.sock"}}, Mode: 0o660, User: "root", Group: "adm"}, ""},
+		{"a=unixgram:/run/a,group=adm", units.Socket{Name: "a", Listen: []units.Listen{{units.Datagram, "/run/a"}}, Group: "adm"}, ""},
+		{"8080", units.Socket{}, "want NAME=ADDR"},
+		{"a=/run/a,mode", units.Socket{}, `option "mode": want NAME=VALUE`},
+		{"a=/run/a,", units.Socket{}, "want NAME=VALUE"},
+		{"a=/run/a,mode=rw", units.Socket{}, "not an octal number"},
+		{"a=/run/a,mode=0", units.Socket{}, "not an octal number"},
+		{"a=/run/a,backlog=5", units.Socket{}, `option "backlog": not mode, user or group`},
+		{"a=localhost:80", units.Socket{}, "want PORT"},
+	} {
+		t.Run(tt.in, func(t *testing.T) {
+			got, err := units.ParseSocket(tt.in)
+			if tt.err != "" {
+				require.ErrorContains(t, err, tt.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, got)
+		})
+	}
 }

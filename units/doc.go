@@ -18,8 +18,25 @@
 //
 // # systemd
 //
-// The units work with systemd 247 and later; nothing in them is unknown to any
-// of these. [Service.UserManager] makes them for "systemctl --user".
+// The units are for systemd 252 and later, or for the version in [Service.Systemd],
+// from 247 on: nothing in them is unknown to it, or to a later one.
+// [Service.UserManager] makes them for "systemctl --user".
+//
+// # Deadlines
+//
+// A service has its deadlines, and systemd has some for the service. Those in a unit
+// are nested, so that who is nearest to a problem answers first: see deadlines.go.
+//
+// # Sandbox
+//
+// The profile [Strict] takes from a service what it does not need, and leaves what an
+// upgrade does: see [Service.Sandbox].
+//
+// # Written again
+//
+// The same Service gives the same bytes. [Service.Command] and [RecordedCommand] keep
+// in a unit how it was made, [Diff] shows what has become of it, and [RestartFor]
+// tells what of a change systemd can apply to a service that runs.
 //
 // # What cannot be smuggled in
 //

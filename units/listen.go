@@ -82,6 +82,53 @@ func ParseListen(s string) (Listen, error) {
 	return l, nil
 }
 
+// ParseSocket reads a socket as command lines have it, a name, an address as of
+// [ParseListen], and options:
+//
+//	NAME=ADDRESS[,mode=MODE][,user=USER][,group=GROUP]
+//
+// MODE is octal.
+func ParseSocket(s string) (Socket, error) {
+	name, rest, ok := strings.Cut(s, "=")
+	if !ok {
+		return Socket{}, fmt.Errorf("socket %q: want NAME=ADDR", s)
+	}
+	address, options, more := strings.Cut(rest, ",")
+	listen, err := ParseListen(address)
+	if err != nil {
+		return Socket{}, fmt.Errorf("socket %q: %w", s, err)
+	}
+	sock := Socket{Name: name, Listen: []Listen{listen}}
+	for more {
+		var o string
+		o, options, more = strings.Cut(options, ",")
+		key, value, _ := strings.Cut(o, "=")
+		switch {
+		case value == "":
+			return Socket{}, fmt.Errorf("socket %q: option %q: want NAME=VALUE", s, o)
+		case key == "mode":
+			if sock.Mode, err = parseMode(value); err != nil {
+				return Socket{}, fmt.Errorf("socket %q: %w", s, err)
+			}
+		case key == "user":
+			sock.User = value
+		case key == "group":
+			sock.Group = value
+		default:
+			return Socket{}, fmt.Errorf("socket %q: option %q: not mode, user or group", s, key)
+		}
+	}
+	return sock, nil
+}
+
+func parseMode(s string) (uint32, error) {
+	mode, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || mode == 0 {
+		return 0, fmt.Errorf("mode %q: not an octal number, as 0660", s)
+	}
+	return uint32(mode), nil
+}
+
 // unix tells whether the address is one of a unix socket.
 func (l Listen) unix() bool {
 	return strings.HasPrefix(l.Address, "/") || strings.HasPrefix(l.Address, "@")

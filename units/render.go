@@ -4,22 +4,12 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"strconv"
+	"strings"
 	"text/template"
 )
 
 //go:embed templates
 var templates embed.FS
-
-// The variables that package upgrade reads.
-const (
-	envReadyTimeout  = "HANDOFF_READY_TIMEOUT"
-	envProbation     = "HANDOFF_PROBATION"
-	envDrainTimeout  = "HANDOFF_DRAIN_TIMEOUT"
-	envStopTimeout   = "HANDOFF_STOP_TIMEOUT"
-	envMaxDraining   = "HANDOFF_MAX_DRAINING"
-	envOperatorGroup = "HANDOFF_OPERATOR_GROUP"
-)
 
 // Render returns the contents of the unit files by file name. The same Service
 // gives the same bytes. It fails if [Service.Validate] does.
@@ -28,7 +18,8 @@ func (s Service) Render() (map[string][]byte, error) {
 		return nil, err
 	}
 	s = s.withDefaults()
-	t, err := template.ParseFS(templates, "templates/*.tmpl")
+	funcs := template.FuncMap{"comment": comment}
+	t, err := template.New("").Funcs(funcs).ParseFS(templates, "templates/*.tmpl")
 	if err != nil {
 		return nil, fmt.Errorf("parse the templates: %w", err)
 	}
@@ -52,12 +43,16 @@ func (s Service) Render() (map[string][]byte, error) {
 	return files, nil
 }
 
+// comment makes comments of lines.
+func comment(lines string) string { return "# " + strings.ReplaceAll(lines, "\n", "\n# ") }
+
 // serviceView is what service.tmpl needs: everything is quoted already, so that
 // the template has no logic to get wrong.
 type serviceView struct {
 	Service
 	Systemctl    string
 	Hdctl        string // as to be typed
+	Command      string // that asks for the units
 	Description  string
 	SocketUnits  []string
 	ExecStart    string
@@ -65,24 +60,25 @@ type serviceView struct {
 	ExecStop     string
 	Environment  []string // of the author
 	Options      []option
+	Sandbox      []setting
 	TimeoutStart string
 	TimeoutStop  string
 	Watchdog     string
 	Target       string
 }
 
-// option is one HANDOFF_* variable.
-type option struct{ Comment, Assignment string }
-
 func (s Service) serviceView() serviceView {
 	v := serviceView{
 		Service:      s,
 		Systemctl:    "systemctl",
 		Hdctl:        "hdctl",
+		Command:      shellQuote(s.Command),
 		Description:  percent(s.Description),
 		ExecStart:    command(s.Exec, s.Args...),
 		TimeoutStart: span(s.timeoutStart()),
 		TimeoutStop:  span(s.timeoutStop()),
+		Options:      s.options(),
+		Sandbox:      s.sandbox(),
 		Target:       "multi-user.target",
 	}
 	reload := []string{"upgrade", "--queue", s.Name}
@@ -101,19 +97,6 @@ func (s Service) serviceView() serviceView {
 	}
 	for _, e := range s.Environment {
 		v.Environment = append(v.Environment, assignment(e))
-	}
-	option := func(comment, name, value string) option {
-		return option{comment, assignment(Variable{name, value})}
-	}
-	v.Options = append(v.Options,
-		option("A new version must be ready within this time, or the old one goes on.", envReadyTimeout, goDuration(s.ReadyTimeout)),
-		option("Then the old version stands by for this time, and takes over again if the new one dies.", envProbation, goDuration(s.Probation)),
-		option("Then the old version may take this time to finish its open connections.", envDrainTimeout, goDuration(s.DrainTimeout)),
-		option("So many old versions may be at that at the same time.", envMaxDraining, strconv.Itoa(s.MaxDraining)),
-		option("When the service stops, open connections may take this time.", envStopTimeout, goDuration(s.StopTimeout)),
-	)
-	if s.OperatorGroup != "" {
-		v.Options = append(v.Options, option("Members of this group may upgrade the service.", envOperatorGroup, s.OperatorGroup))
 	}
 	return v
 }

@@ -3,11 +3,14 @@ package units_test
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,9 +31,12 @@ func http8080() units.Socket {
 	return units.Socket{Name: "http", Listen: []units.Listen{{Address: "8080"}}}
 }
 
+// versions are those of Debian 12, of Debian 13, and the newest.
+var versions = []int{252, 257, 262}
+
 // examples are rendered into testdata/NAME/, and checked by systemd-analyze.
 func examples() map[string]units.Service {
-	return map[string]units.Service{
+	all := map[string]units.Service{
 		"minimal": {Name: "app", Exec: "/usr/bin/app", Sockets: []units.Socket{http8080()}},
 		"full": {
 			Name: "app", Description: `100% "app"`, Exec: "/opt/my app/bin", Args: []string{"--name", "a b", "", "$HOME", "50%", `"\'`, ";"},
@@ -46,7 +52,41 @@ func examples() map[string]units.Service {
 		},
 		"dynamic-user": {Name: "app", Exec: "/usr/bin/app", DynamicUser: true, Sockets: []units.Socket{http8080()}},
 		"user-manager": {Name: "app", Exec: "/usr/bin/app", UserManager: true, Sockets: []units.Socket{http8080()}},
+		"options": {
+			Name: "app", Exec: "/usr/bin/app", Sockets: []units.Socket{http8080()}, Watchdog: 4 * time.Second,
+			DrainDelay: time.Minute, DrainSpread: units.None, HangTimeout: time.Second, StageTimeout: time.Hour, Overflow: units.Refuse,
+			Check: []string{"/usr/bin/app", "-t", "50%"}, AllowBinary: true, NoMigration: true,
+			Command: []string{"hdctl", "unit", "generate", "app", "--listen=http=8080", "--description=it's", "--exec=/usr/bin/app"},
+		},
+		"strict-operators": {Name: "app", Exec: "/usr/bin/app", Profile: units.Strict, OperatorGroup: "adm", Sockets: []units.Socket{http8080()}},
+		"strict-user":      {Name: "app", Exec: "/usr/bin/app", Profile: units.Strict, User: "app", Sockets: []units.Socket{http8080()}},
+		"strict-unix": {Name: "app", Exec: "/usr/bin/app", Profile: units.Strict, Systemd: units.MinSystemd, Sockets: []units.Socket{
+			{Name: "http", Listen: []units.Listen{{Address: "/run/app.sock"}}},
+		}},
 	}
+	for _, profile := range []units.Profile{units.Plain, units.Strict} {
+		for _, version := range versions {
+			for _, user := range []bool{false, true} {
+				for _, notify := range []bool{false, true} {
+					if notify && version < 253 {
+						continue
+					}
+					name := fmt.Sprintf("%s-%d", profile, version)
+					if user {
+						name += "-user"
+					}
+					if notify {
+						name += "-notify"
+					}
+					all[name] = units.Service{
+						Name: "app", Exec: "/usr/bin/app", Sockets: []units.Socket{http8080()},
+						Profile: profile, Systemd: version, UserManager: user, NotifyReload: notify,
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 func TestGolden(t *testing.T) {
@@ -77,6 +117,59 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// newer are lines that only a later systemd than 252 knows: one that is older than
+// they are cannot be asked about them.
+var newer = map[string]int{"Type=notify-reload": 253, "ProtectControlGroups=strict": 257, "PrivateBPF=yes": 258}
+
+// Units for a systemd have what only a later one knows nowhere in them, and those for
+// a later one have it.
+func TestOnlyWhatSystemdKnows(t *testing.T) {
+	for name, s := range examples() {
+		files, err := s.Render()
+		require.NoError(t, err)
+		for line, since := range newer {
+			has := strings.Contains(string(files["app.service"]), "\n"+line+"\n")
+			if s.Systemd < since {
+				assert.False(t, has, "%s: %s", name, line)
+			} else if s.Profile == units.Strict && s.NotifyReload && !s.UserManager {
+				assert.True(t, has, "%s: %s", name, line)
+			}
+		}
+		if s.Systemd == units.MinSystemd {
+			assert.NotContains(t, string(files["app.service"]), "PrivateIPC=")
+		}
+	}
+}
+
+// TestExposure has systemd judge the strict profile, without running it.
+func TestExposure(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed: nobody has judged the sandbox")
+	}
+	for name, s := range examples() {
+		if s.Profile != units.Strict || s.UserManager || s.Systemd > systemdVersion(t, analyze) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "app.service")
+			files, err := s.Render()
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file, files["app.service"], 0o644))
+			out, _ := exec.Command(analyze, "security", "--offline=true", "--no-pager", file).CombinedOutput()
+			m := regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+			require.NotNil(t, m, "%s", out)
+			exposure, err := strconv.ParseFloat(string(m[1]), 64)
+			require.NoError(t, err)
+			limit := 1.5
+			if s.OperatorGroup != "" {
+				limit = 1.6 // that group has to exist inside
+			}
+			assert.LessOrEqual(t, exposure, limit, "%s", out)
+		})
+	}
+}
+
 // What systemd itself says about the units: nothing.
 func TestSystemdVerifies(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
@@ -85,6 +178,7 @@ func TestSystemdVerifies(t *testing.T) {
 	}
 	truth, err := exec.LookPath("true") // verify looks whether the programs exist
 	require.NoError(t, err)
+	host := systemdVersion(t, analyze)
 	for name, s := range examples() {
 		t.Run(name, func(t *testing.T) {
 			s.Exec, s.Hdctl = truth, truth
@@ -97,6 +191,11 @@ func TestSystemdVerifies(t *testing.T) {
 			for file, content := range files {
 				// Manual pages need not be installed where this runs.
 				content = bytes.ReplaceAll(content, []byte("\nDocumentation="), []byte("\n#Documentation="))
+				for line, since := range newer {
+					if host < since {
+						content = bytes.ReplaceAll(content, []byte("\n"+line+"\n"), []byte("\n"))
+					}
+				}
 				require.NoError(t, os.WriteFile(filepath.Join(dir, file), content, 0o644))
 			}
 			args := []string{"verify", "--recursive-errors=no"}
@@ -113,6 +212,17 @@ func TestSystemdVerifies(t *testing.T) {
 			assert.Empty(t, string(out))
 		})
 	}
+}
+
+// systemdVersion is the version of an installed systemd.
+func systemdVersion(t *testing.T, analyze string) int {
+	t.Helper()
+	out, err := exec.Command(analyze, "--version").Output()
+	require.NoError(t, err)
+	var version int
+	_, err = fmt.Sscanf(string(out), "systemd %d", &version)
+	require.NoError(t, err)
+	return version
 }
 
 // settings returns the values of a setting, in their order.

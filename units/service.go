@@ -39,12 +39,27 @@ type Service struct {
 	// those for the system.
 	UserManager bool
 
+	// Profile is how much of the system the service sees. Default: [Plain].
+	Profile Profile
+
+	// Systemd is the version of systemd that the units are for: only settings
+	// that it knows are written. At least [MinSystemd]; default: [DefaultSystemd],
+	// whose units do for every later version as well.
+	Systemd int
+
+	// NotifyReload has systemd ask the service itself to reload, by SIGHUP
+	// (Type=notify-reload, systemd 253), instead of running hdctl. It is faster by
+	// the start of a process, and works where hdctl is not installed; but it
+	// cannot report that a new version failed: then "systemctl reload" succeeds
+	// and the old version serves.
+	NotifyReload bool
+
 	// Sockets are the sockets of the service: one unit for each. The one called
 	// "http", else the first, has the unit NAME.socket; the others have
 	// NAME-SOCKET.socket.
 	Sockets []Socket
 
-	// The options of the service, see package upgrade. All are written into the
+	// The options of the service, see package upgrade. They are written into the
 	// unit, so that the unit and not the code has the last word.
 	ReadyTimeout  time.Duration // from the start of a new version until it is ready
 	Probation     time.Duration // time in which the old version can take over again at once; may be None
@@ -53,13 +68,51 @@ type Service struct {
 	MaxDraining   int           // old versions that may drain at the same time
 	OperatorGroup string        // group that may command the service by its control socket; default: none
 
+	// More options of the service. They are written only if they are set: else it
+	// is up to the program, and to package upgrade, what they are.
+	DrainDelay     time.Duration // until long connections of an old version are told to say goodbye; may be None
+	DrainSpread    time.Duration // over which they are told then; may be None
+	HangTimeout    time.Duration // for a new version in probation to hang; may be None
+	StoppedTimeout time.Duration // for a new version to be stopped while an old one drains; may be None
+	StageTimeout   time.Duration // for the decision on a staged upgrade; may be None
+	Overflow       Overflow      // what becomes of an upgrade while MaxDraining old versions drain
+	Check          []string      // command that must succeed before a new version is started; counts towards ReadyTimeout
+	AllowBinary    bool          // permits upgrades to another program (hdctl upgrade --binary)
+	NoMigration    bool          // keeps idle connections in the version that accepted them
+
 	// Watchdog is WatchdogSec=: how often the service must show that it lives.
 	// 0 is no watchdog. At least 1 s.
 	Watchdog time.Duration
 
 	// Hdctl is the absolute path of hdctl, for "systemctl reload".
 	Hdctl string
+
+	// Command is the command line that asks for these units. If there is one, it
+	// is noted in the service unit, for [RecordedCommand].
+	Command []string
 }
+
+// Profile is a set of settings.
+type Profile string
+
+// The profiles. The zero value is Plain.
+const (
+	// Plain has nothing but what upgrades need.
+	Plain Profile = "plain"
+	// Strict is a sandbox around it, see [Service.Sandbox]. Without a User the
+	// service has a dynamic one.
+	Strict Profile = "strict"
+)
+
+// Overflow says what becomes of an upgrade while as many old versions drain as may:
+// a value of HANDOFF_OVERFLOW.
+type Overflow string
+
+// Values of [Service.Overflow].
+const (
+	HurryOldest Overflow = "hurry-oldest" // the oldest gets 5 s to finish
+	Refuse      Overflow = "refuse"       // the upgrade is refused
+)
 
 // Variable is an environment variable.
 type Variable struct{ Name, Value string }
@@ -92,6 +145,12 @@ func (s Service) withDefaults() Service {
 	setDefault(&s.StopTimeout, DefaultStopTimeout)
 	setDefault(&s.MaxDraining, DefaultMaxDraining)
 	setDefault(&s.Hdctl, DefaultHdctl)
+	setDefault(&s.Profile, Plain)
+	setDefault(&s.Systemd, DefaultSystemd)
+	if s.Profile == Strict && s.User == "" && !s.UserManager {
+		s.DynamicUser = true
+	}
+	s.StoppedTimeout = s.stoppedTimeout()
 	return s
 }
 
@@ -122,25 +181,3 @@ func (s Service) primary() int {
 	}
 	return 0
 }
-
-const (
-	// confirmMargin is what package upgrade adds to ReadyTimeout and Probation
-	// to get its own limit of an upgrade: time to tell systemd, above all.
-	confirmMargin = 10 * time.Second
-
-	// reloadMargin is between that limit and the one at which systemd kills
-	// ExecReload=: the answer must always come first.
-	reloadMargin = 15 * time.Second
-
-	minTimeoutStart = 90 * time.Second // systemd's own default
-	stopMargin      = 5 * time.Second
-)
-
-// timeoutStart is TimeoutStartSec=, which limits ExecReload= as well.
-func (s Service) timeoutStart() time.Duration {
-	upgrade := max(s.ReadyTimeout, 0) + max(s.Probation, 0) + confirmMargin
-	return max(upgrade+reloadMargin, minTimeoutStart)
-}
-
-// timeoutStop is TimeoutStopSec=.
-func (s Service) timeoutStop() time.Duration { return s.StopTimeout + stopMargin }
