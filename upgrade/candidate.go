@@ -106,6 +106,7 @@ func (u *Upgrader) spawn(number int) {
 	hello.Generation = number
 	hello.Predecessor = &link.Peer{Generation: u.number, PID: u.pid, Version: u.opts.Version}
 	hello.Notify, hello.Control, hello.Sockets = u.env.notify, u.controlPath, described
+	hello.Totals = u.tally().encode()
 	if a.program.File != nil {
 		hello.Program = a.program.Path
 	}
@@ -311,7 +312,7 @@ func (u *Upgrader) report(e machine.Report) {
 		}
 		if !u.box.post(func() { u.finishAttempt(a, e) }) {
 			for _, w := range a.waiters {
-				w.finish(u.result(a, e))
+				w.answer(u.result(a, e))
 			}
 		}
 	})
@@ -497,6 +498,8 @@ func (u *Upgrader) endReloads() {
 func (u *Upgrader) settle(record control.Record, file fileID) {
 	u.last = &record
 	r := &record.Result
+	u.totals = countUpgrade(u.totals, r)
+	u.tellTotals() // before anybody can see it
 	confirmed := r.Outcome == control.OutcomeConfirmed
 	phase, level := control.PhaseFailed, slog.LevelError
 	u.failedFile = file

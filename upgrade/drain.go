@@ -219,6 +219,7 @@ func (u *Upgrader) runDrain(ctx context.Context, d *drainage) {
 		case <-d.final:
 		case <-ctx.Done():
 		}
+		u.awaitLateSignals(ctx, d)
 	case <-d.due:
 		if !d.commit() {
 			return

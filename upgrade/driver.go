@@ -40,6 +40,9 @@ func (u *Upgrader) step(e machine.Event) {
 	before := u.state
 	next, effects := machine.Step(before, e)
 	u.state = next
+	if _, told := e.(machine.Promoted); next.Main && !before.Main && !told {
+		u.inherit(u.heard) // of a main that cannot tell any more
+	}
 	if before.Life != next.Life || before.Main != next.Main || before.Candidate.Phase != next.Candidate.Phase {
 		u.log.LogAttrs(u.ctx, slog.LevelDebug, "step", slog.String("event", fmt.Sprintf("%T%+v", e, e)),
 			slog.String("life", next.Life.String()), slog.Bool("main", next.Main), slog.String("candidate", next.Candidate.Phase.String()))
@@ -73,6 +76,9 @@ func (u *Upgrader) step(e machine.Event) {
 		u.box.post(u.quit)
 	}
 	u.nextInQueue()
+	if next.Main && !before.Main {
+		u.reloadIfAsked()
+	}
 }
 
 // tellSuccession says why this generation is main although nobody has confirmed it:
@@ -217,7 +223,7 @@ func (u *Upgrader) execute(effect machine.Effect) {
 	case machine.NotifyMain:
 		u.notifyMain(e.Number)
 	case machine.NotifyStopping:
-		u.systemd.stopping()
+		u.systemd.stopping(u.notified.begun > 0)
 
 	case machine.Check:
 		u.check()
@@ -245,7 +251,7 @@ func (u *Upgrader) execute(effect machine.Effect) {
 	case machine.TellPromoted:
 		u.tellPromoted(e.Number)
 	case machine.TellNumbers:
-		u.send(e.Number, link.Numbers{Next: e.Next, Covered: e.Covered})
+		u.send(e.Number, link.Numbers{Next: e.Next, Covered: e.Covered, Totals: u.tally().encode()})
 	case machine.TellStopping:
 		u.tellStopping()
 	case machine.TellHurry:
@@ -302,7 +308,8 @@ func (u *Upgrader) notifyMain(number int) {
 	if p := u.peers[number]; p != nil {
 		pid, version = p.pid, p.version
 	}
-	u.systemd.handOver(pid, servingText(number, version), func(ok bool) {
+	endReload := u.set.notifyReload && pid == u.pid // we take over from one that is gone
+	u.systemd.handOver(pid, servingText(number, version), endReload, func(ok bool) {
 		u.box.post(func() { u.step(machine.Notified{Number: number, OK: ok, Gone: u.hasEnded(number)}) })
 	})
 }
@@ -336,6 +343,7 @@ const eventsLimit = 40 << 10
 
 func (u *Upgrader) tellPromoted(number int) {
 	m := link.Confirmed{Next: number + 1, Events: u.events.export(eventsLimit), Pause: encodePause(u.paused)}
+	counted := u.tally()
 	var files []*os.File
 	if data, err := json.Marshal(u.ownProgram()); err == nil && u.exe != nil {
 		m.Previous = data
@@ -343,8 +351,11 @@ func (u *Upgrader) tellPromoted(number int) {
 	}
 	if a := u.attempt; a != nil {
 		a.ended = time.Now() // so that both tell of the same moment
-		m.Last = encodeRecord(control.Record{Time: a.ended, Result: *u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number})})
+		r := u.result(a, machine.Report{Outcome: machine.Confirmed, Number: number})
+		m.Last = encodeRecord(control.Record{Time: a.ended, Result: *r})
+		counted.Settled = countUpgrade(counted.Settled, r)
 	}
+	m.Totals, u.heard = counted.encode(), &counted
 	// Our first report comes before, so that its very first status knows of us.
 	r := u.newReport()
 	r.Since = time.Now().UnixNano()
@@ -370,6 +381,7 @@ func (u *Upgrader) tellStopping() {
 func (u *Upgrader) confirmed(m link.Confirmed, files []*os.File) (keep bool) {
 	keep = u.adoptPrevious(m.Previous, files)
 	u.adoptPause(m.Pause)
+	u.adoptTotals(m)
 	for _, p := range u.peers { // connections come by another way from now on
 		u.closeReceiver(p)
 	}

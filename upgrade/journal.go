@@ -103,6 +103,7 @@ func (u *Upgrader) recordDrained(p *peer, cause string) {
 		priority = journal.PriWarning
 	}
 	u.keepDrained(p)
+	u.countDrain(p)
 	u.events.add(control.Event{Phase: control.PhaseExited, Generation: p.number, PID: p.pid, Message: message})
 	u.toJournal(MessageDrained, priority, u.name+": "+message, map[string]string{
 		"HANDOFF_OUTCOME":    map[bool]string{true: "drained", false: "died"}[r.Final || cause == exitedWell],

@@ -9,11 +9,16 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/hdctl/handoff/test/leak"
 	"github.com/hdctl/handoff/upgrade"
+	"github.com/hdctl/handoff/upgrade/metrics"
 )
 
 // TestMain makes this test binary also the service that the tests start, in
@@ -45,7 +50,12 @@ func serviceMain() error {
 	if os.Getenv("UPGRADE_TEST_QUIET") != "" {
 		log = nil
 	}
-	u, err := upgrade.New(upgrade.Options{Name: "test", Version: os.Getenv("UPGRADE_TEST_VERSION"), Logger: log})
+	o := upgrade.Options{Name: "test", Version: os.Getenv("UPGRADE_TEST_VERSION"), Logger: log}
+	if config := os.Getenv("UPGRADE_TEST_CONFIG"); config != "" { // a file that is there, or not
+		o.Reconfigure = func(context.Context) error { _, err := os.Stat(config); return err }
+		o.Signals = map[os.Signal]upgrade.Action{syscall.SIGHUP: upgrade.ActionReconfigure}
+	}
+	u, err := upgrade.New(o)
 	if err != nil {
 		return err
 	}
@@ -59,6 +69,9 @@ func serviceMain() error {
 			FDs: leak.FDs(),
 		})
 	})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.New("test", metrics.Of(u)))
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/sleep", func(w http.ResponseWriter, r *http.Request) {
 		d, _ := time.ParseDuration(r.FormValue("d"))
 		select {

@@ -37,9 +37,17 @@ func (s *systemd) notify(lines ...string) {
 // handOver tells systemd who the main process is, waits until it has taken note,
 // and calls then with whether it could be told. A barrier that is not answered is
 // no failure: the datagram is in systemd's queue.
-func (s *systemd) handOver(pid int, status string, then func(ok bool)) {
+//
+// endReload ends a reload for which systemd has sent SIGHUP to a process that cannot
+// answer any more, and to which READY=1 alone is no answer. Where there is none the
+// last line of the two counts.
+func (s *systemd) handOver(pid int, status string, endReload bool, then func(ok bool)) {
 	s.do(func() {
-		if err := s.n.Send(sdnotify.MainPID(pid), sdnotify.Ready, sdnotify.Status(status)); err != nil {
+		lines := []string{sdnotify.MainPID(pid)}
+		if endReload {
+			lines = append(lines, sdnotify.Reloading())
+		}
+		if err := s.n.Send(append(lines, sdnotify.Ready, sdnotify.Status(status))...); err != nil {
 			s.log.LogAttrs(context.Background(), slog.LevelError, "systemd not told of the new main process", slog.Int("pid", pid), slog.Any("err", err))
 			then(false)
 			return
@@ -52,8 +60,11 @@ func (s *systemd) handOver(pid int, status string, then func(ok bool)) {
 // stopping tells systemd that the service stops, and sees to it that this process
 // ends only when systemd has read that. If it read it later, when it has started
 // the service again already, it would take it for the new process's (systemd 262
-// then refuses that one's READY=1).
-func (s *systemd) stopping() {
+// then refuses that one's READY=1). A reload ends before.
+func (s *systemd) stopping(reloading bool) {
+	if reloading {
+		s.notify(sdnotify.Ready)
+	}
 	s.notify(sdnotify.Stopping, sdnotify.Status("stopping"))
 	s.do(func() { s.barrier(lastWords) })
 }

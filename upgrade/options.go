@@ -138,6 +138,12 @@ type Options struct {
 	// NoSIGHUP turns off that SIGHUP starts an upgrade; it is ignored then.
 	// HANDOFF_SIGHUP=off (or on).
 	NoSIGHUP bool
+	// NotifyReload is for units with Type=notify-reload (systemd 253) instead of an
+	// ExecReload=: systemd is told when the upgrade for which it has sent SIGHUP
+	// begins, and when it has ended. With another Type= a reload that nobody has
+	// asked for would be seen. systemctl reload succeeds then in any case; whether
+	// the upgrade did is in the unit's status text. HANDOFF_NOTIFY_RELOAD=off (or on).
+	NotifyReload bool
 	// Reconfigure reads the configuration of the service again, without a new
 	// process (hdctl reconfigure, [ActionReconfigure]). An error leaves the old
 	// configuration in force, and is the answer. Calls do not overlap. It is not
@@ -173,6 +179,7 @@ type settings struct {
 	control       string
 	operatorGroup string
 	noSIGHUP      bool
+	notifyReload  bool
 	check         []string
 	allowBinary   bool
 	stateDir      string
@@ -183,7 +190,7 @@ type settings struct {
 // resolve applies environment and defaults. lookup is os.LookupEnv.
 func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 	s := settings{
-		control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP,
+		control: o.Control, operatorGroup: o.OperatorGroup, noSIGHUP: o.NoSIGHUP, notifyReload: o.NotifyReload,
 		overflow: o.Overflow, noMigration: o.NoMigration,
 		check: o.Check, allowBinary: o.AllowBinary, stateDir: o.StateDir, pidFile: o.PIDFile, signals: o.Signals,
 	}
@@ -271,6 +278,7 @@ func (o Options) resolve(lookup func(string) (string, bool)) (settings, error) {
 		on  bool // what "on" means
 	}{
 		{&s.noSIGHUP, "HANDOFF_SIGHUP", false},
+		{&s.notifyReload, "HANDOFF_NOTIFY_RELOAD", true},
 		{&s.noMigration, "HANDOFF_MIGRATE", false},
 		{&s.allowBinary, "HANDOFF_ALLOW_BINARY", true},
 	} {

@@ -62,6 +62,7 @@ func TestResolve(t *testing.T) {
 			},
 		},
 		{"signals of nginx", Options{}, map[string]string{"HANDOFF_SIGNALS": "nginx"}, func(s *settings) { s.signals = NginxSignals() }},
+		{"systemd's reload", Options{}, map[string]string{"HANDOFF_NOTIFY_RELOAD": "on"}, func(s *settings) { s.notifyReload = true }},
 		{"a stop has an end", Options{StopTimeout: -1}, nil, func(s *settings) { s.stopTimeout = time.Millisecond }},
 	}
 	for _, tt := range tests {
@@ -75,7 +76,7 @@ func TestResolve(t *testing.T) {
 	}
 	for key, value := range map[string]string{
 		"HANDOFF_READY_TIMEOUT": "90", "HANDOFF_DRAIN_TIMEOUT": "ten", "HANDOFF_MAX_DRAINING": "0", "HANDOFF_SIGHUP": "maybe",
-		"HANDOFF_OVERFLOW": "panic", "HANDOFF_MIGRATE": "1", "HANDOFF_ALLOW_BINARY": "yes", "HANDOFF_SIGNALS": "apache",
+		"HANDOFF_OVERFLOW": "panic", "HANDOFF_MIGRATE": "1", "HANDOFF_ALLOW_BINARY": "yes", "HANDOFF_SIGNALS": "apache", "HANDOFF_NOTIFY_RELOAD": "1",
 	} {
 		_, err := Options{}.resolve(lookup(map[string]string{key: value}))
 		require.ErrorContains(t, err, key)

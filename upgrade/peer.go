@@ -41,6 +41,10 @@ type peer struct {
 
 	report   link.Report // the last one, of a draining generation
 	reported time.Time   // zero: none yet
+
+	deeds      deeds // what it has done, as far as it has said
+	settled    deeds // what of that is settled
+	drainSince int64 // when its drain began, by its own word; 0: not heard of
 }
 
 // addPeer makes p known and starts to listen to it.
@@ -125,6 +129,7 @@ func (u *Upgrader) gone(p *peer) {
 	}
 	u.closeReceiver(p)
 	delete(u.peers, p.number)
+	u.deedsDone(p)
 	u.step(machine.PeerGone{Number: p.number, TooLate: u.tooLate(p.number)})
 	switch {
 	case drained && !p.report.Final && p.pidfd != nil: // it ended without a word
@@ -248,6 +253,7 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 	case link.Retire:
 		u.step(machine.Retire{})
 	case link.Numbers:
+		u.hear(m.Totals)
 		u.step(machine.Numbered{Number: p.number, Next: m.Next, Covered: m.Covered})
 	case link.Stalled:
 		u.stalled(m)
@@ -284,6 +290,7 @@ func (u *Upgrader) receive(p *peer, m link.Message, files []*os.File) {
 		}
 		if q != nil {
 			q.report, q.reported = m, time.Now()
+			u.noteDeeds(q)
 			u.noteDrain(m)
 			u.publish()
 		}

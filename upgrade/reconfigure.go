@@ -97,12 +97,13 @@ func (u *Upgrader) reconfigured(t control.Trigger, took time.Duration, err error
 	})
 }
 
-// reconfigureBySignal is one that nobody waits for.
-func (u *Upgrader) reconfigureBySignal(t control.Trigger) {
+// reconfigureBySignal is one that no client waits for; then is called at its end.
+func (u *Upgrader) reconfigureBySignal(t control.Trigger, then func(error)) {
 	u.wg.Go(func() {
 		_, err := u.reconfigure(context.Background(), t)
 		if e, ok := errors.AsType[*control.Error](err); ok && e.Code != control.CodeReconfigure { // which is told already
 			u.log.LogAttrs(u.ctx, slog.LevelWarn, "reconfigure by signal refused", slog.Any("err", err))
 		}
+		then(err)
 	})
 }

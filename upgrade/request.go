@@ -29,14 +29,27 @@ type waiter struct {
 	// program is what shall run.
 	program program
 	beside  bool // asked for by nginx's signal
+	reload  bool // systemd waits: see requestReload
+	told    bool // systemd was: RELOADING=1
 	// begun is closed when its upgrade begins; firstEvent is the number of the
 	// last event before that.
 	begun      chan struct{}
 	firstEvent uint64
 	result     chan *control.Result // has room for one
+	// then is called with the result, by the driver.
+	then func(*control.Result)
 }
 
+// finish answers the one who waits. The driver calls it.
 func (w *waiter) finish(r *control.Result) {
+	w.answer(r)
+	if w.then != nil {
+		w.then(r)
+	}
+}
+
+// answer does so where the driver has ended.
+func (w *waiter) answer(r *control.Result) {
 	if w.expire != nil {
 		w.expire.Stop()
 	}
@@ -259,6 +272,7 @@ func (u *Upgrader) begin(waiters []*waiter) {
 	if u.state.Candidate.Phase == machine.None {
 		u.attempt = a
 	}
+	u.reloadsBegin(waiters)
 	u.step(machine.Upgrade{Stage: a.stage != nil})
 	if u.asking != nil {
 		u.asking = nil

@@ -107,24 +107,33 @@ func (u *Upgrader) act(a Action, s os.Signal) {
 	switch main := u.view.Load().state.Main; {
 	case a == ActionStop, a == ActionQuit && !main:
 		u.box.post(func() { u.step(machine.Stop{}) })
-	case !main:
-	case a == ActionUpgrade:
+	case u.set.notifyReload && s == syscall.SIGHUP:
+		u.box.post(func() { u.reloadSignal(a, trigger) })
+	case main:
+		u.doAction(a, trigger)
+	}
+}
+
+// doAction does it in the main generation.
+func (u *Upgrader) doAction(a Action, trigger control.Trigger) {
+	switch a {
+	case ActionUpgrade:
 		u.requestBySignal(control.UpgradeRequest{})
-	case a == ActionBeside:
+	case ActionBeside:
 		u.requestBySignal(control.UpgradeRequest{Stage: 50})
-	case a == ActionReconfigure:
-		u.reconfigureBySignal(trigger)
-	case a == ActionPark:
+	case ActionReconfigure:
+		u.reconfigureBySignal(trigger, func(error) {})
+	case ActionPark:
 		u.box.post(func() { u.step(machine.Promote{Manual: true}) })
-	case a == ActionTakeBack:
+	case ActionTakeBack:
 		u.box.post(func() {
 			if u.state.Candidate.Phase == machine.None {
-				u.reconfigureBySignal(trigger)
+				u.reconfigureBySignal(trigger, func(error) {})
 				return
 			}
 			u.takeBackRequest(trigger)
 		})
-	case a == ActionQuit:
+	case ActionQuit:
 		u.box.post(u.quit)
 	}
 }

@@ -31,13 +31,14 @@ type view struct {
 	staged      *stagedView // nil: no upgrade is staged
 	previous    *control.Program
 	paused      *control.Pause
+	totals      *control.Totals
 }
 
 // publish makes the driver's state visible.
 func (u *Upgrader) publish() {
 	v := &view{
 		state: u.state, since: u.since, cut: toCounts(u.cut), note: u.note, hold: u.hold,
-		last: u.last, failedFile: u.failedFile, warnings: u.allWarnings(), staged: u.viewStage(), paused: u.paused,
+		last: u.last, failedFile: u.failedFile, warnings: u.allWarnings(), staged: u.viewStage(), paused: u.paused, totals: u.shownTotals(),
 	}
 	if u.previous != nil {
 		v.previous = &u.previous.Program
@@ -146,6 +147,7 @@ func (u *Upgrader) Status() *control.Status {
 		RSS: u.rss(), Cut: v.cut.Total, CutBy: v.cut, Note: v.note, Executable: executable(u.pid), Goroutines: runtime.NumGoroutine(),
 	}
 	own.Migrated, own.Adopted = u.moved()
+	totals := v.totalsNow(own.Migrated)
 	if v.state.Life == machine.Parked {
 		own.Reason = "its successor is on probation"
 	}
@@ -155,7 +157,7 @@ func (u *Upgrader) Status() *control.Status {
 		Upgrade: v.upgrade, Last: v.last, Disk: u.disk.compare(v.failedFile),
 		Generations: append([]control.Generation{own}, v.generations...),
 		Sockets:     u.describeSockets(), Options: u.set.describe(u.env.watchdog), Warnings: v.warnings,
-		Paused: v.paused, Previous: v.previous,
+		Paused: v.paused, Previous: v.previous, Totals: totals,
 	}
 	s.Options.StateDir = u.statePath
 	if s.Upgrade != nil {

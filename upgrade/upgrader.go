@@ -91,6 +91,7 @@ type Upgrader struct {
 	queue         []*waiter
 	awaitDrain    []*waiter
 	reloads       []*waiter // of a confirmed upgrade, see reloadDelay
+	notified      reloads
 	last          *control.Record
 	failedFile    fileID
 	drainage      *drainage
@@ -111,7 +112,9 @@ type Upgrader struct {
 	ownDigest     string
 	programPath   string // where our file was, if that is not what /proc says
 	paused        *control.Pause
-	quitLater     bool // confirm as soon as the candidate serves
+	totals        control.Totals // of main: what is settled, see totals.go
+	heard         *tally         // of others: what main has counted; nil: nothing heard
+	quitLater     bool           // confirm as soon as the candidate serves
 	pidsWritten   pids
 	confirmedFile fileID // of the last upgrade that was confirmed
 	statePath     string
@@ -232,6 +235,7 @@ func newUpgrader(opts Options) (*Upgrader, error) {
 // beFirst makes this the first generation of a service.
 func (u *Upgrader) beFirst() {
 	u.number, u.state = 1, machine.First(u.set.limits())
+	u.totals = newTotals(u.started)
 	cgroup, _ := os.ReadFile("/proc/self/cgroup")
 	u.name = serviceName(u.opts, u.env, string(cgroup))
 	if u.opts.Sockets != nil {
@@ -302,6 +306,7 @@ func (u *Upgrader) succeed() (pred *peer, controlFD int, err error) {
 	u.env.watchdog = time.Duration(theirs.WatchdogUsec) * time.Microsecond
 	u.controlPath = theirs.Control
 	u.programPath = theirs.Program
+	u.heard = decodeTally(theirs.Totals)
 	controlFD = -1
 	if fd, ok := files[keyControl]; ok {
 		controlFD = fd

@@ -52,6 +52,7 @@ type Status struct {
 	Sockets     []Socket     `json:"sockets"`
 	Options     Settings     `json:"options"`
 	Warnings    []string     `json:"warnings,omitempty"` // what an operator should know, one sentence each
+	Totals      *Totals      `json:"totals,omitempty"`   // what has happened so far; nil of a generation that is not main, or of an older library
 }
 
 // Generation is one process of the service.

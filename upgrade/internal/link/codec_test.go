@@ -31,7 +31,7 @@ func messages() []link.Message {
 		link.Ready{Claimed: []string{"http", "echo"}},
 		link.Serve{},
 		link.Serving{},
-		link.Confirmed{Next: 8, Last: json.RawMessage(`{"outcome":"confirmed"}`), Events: json.RawMessage(`[{"seq":1}]`)},
+		link.Confirmed{Next: 8, Last: json.RawMessage(`{"outcome":"confirmed"}`), Events: json.RawMessage(`[{"seq":1}]`), Totals: json.RawMessage(`{}`)},
 		link.Meet{Generation: 5, PID: 3999, Version: "v0", Role: "drainer"},
 		link.Report{
 			Generation: 6, PID: 4100, Version: "v1", State: "draining", Started: 1, Since: 2, Deadline: 3,

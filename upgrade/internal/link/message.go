@@ -79,6 +79,10 @@ type Hello struct {
 	// Sockets describes the descriptors that the successor inherits.
 	Sockets []Socket `json:"sockets,omitempty"`
 
+	// Totals are what the service has counted so far, for a successor that becomes
+	// main because the predecessor dies; see [Confirmed].
+	Totals json.RawMessage `json:"totals,omitempty"`
+
 	SentAt int64 `json:"sent_at,omitempty"`
 }
 
@@ -135,17 +139,19 @@ type Confirmed struct {
 	Last   json.RawMessage `json:"last,omitempty"`   // record of the last upgrade, for status
 	Events json.RawMessage `json:"events,omitempty"` // remembered events; the oldest are left out if they do not fit a frame
 	Pause  json.RawMessage `json:"pause,omitempty"`  // an operator wants no upgrades
+	Totals json.RawMessage `json:"totals,omitempty"` // what the service has counted so far
 	// Previous describes what a rollback would run: the sender's own program, which
 	// is the one file that comes with this. Without a file there is none.
 	Previous json.RawMessage `json:"previous,omitempty"`
 }
 
 // Numbers tells who would take over from main what it has to know: which numbers of
-// generations are about to be used, so that it does not use them again, and whether
-// somebody else would. Main to the draining generations.
+// generations are about to be used, so that it does not use them again, whether
+// somebody else would, and what has been counted. Main to the draining generations.
 type Numbers struct {
-	Next    int  `json:"next"`
-	Covered bool `json:"covered,omitempty"` // main has a candidate that serves, and goes on if main dies
+	Next    int             `json:"next"`
+	Covered bool            `json:"covered,omitempty"` // main has a candidate that serves, and goes on if main dies
+	Totals  json.RawMessage `json:"totals,omitempty"`  // as in Confirmed
 }
 
 // Stalled tells main what its predecessor, which still drains, sees of it: clients
