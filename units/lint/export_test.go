@@ -1,0 +1,8 @@
+package lint
+
+// For tests.
+var (
+	ParseSpan = parseSpan
+	Words     = words
+	Variables = variables
+)
