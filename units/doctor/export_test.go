@@ -1,0 +1,13 @@
+package doctor
+
+// WithLabel returns s with another way to get SELinux labels.
+func (s System) WithLabel(label func(string) (string, error)) System {
+	s.label = label
+	return s
+}
+
+// TimeSpan is timeSpan, and Older is older.
+var (
+	TimeSpan = timeSpan
+	Older    = older
+)
