@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hdctl/handoff/units/doctor"
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
@@ -19,10 +20,13 @@ type app struct {
 
 	env      map[string]string
 	pid      int
-	runDir   string      // control.RunDir
-	stateDir string      // stateRoot
-	systemd  systemdFunc // what systemd says about a unit
-	drift    driftFunc   // and in what the service differs from its unit
+	runDir   string        // control.RunDir
+	stateDir string        // stateRoot
+	systemd  systemdFunc   // what systemd says about a unit
+	drift    driftFunc     // and in what the service differs from its unit
+	examine  doctor.System // what hdctl doctor looks at, without what the flags say
+	jobs     jobsFunc      // who starts and stops units
+	self     string        // the program of hdctl itself, for run
 	now      func() time.Time
 	patience // how long to wait for what
 
@@ -75,6 +79,8 @@ func newApp(stdout, stderr io.Writer, env []string) *app {
 		a.env[name] = value
 	}
 	a.systemd = a.dbusSystemd
+	a.jobs = a.dbusJobs
+	a.self = "/proc/self/exe" // the file may have been replaced
 	a.drift = systemdDrift
 	return a
 }

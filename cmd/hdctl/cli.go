@@ -29,12 +29,24 @@ type cli struct {
 
 	Reconfigure reconfigureCmd `cmd:"" help:"Have the service read its configuration again, without a new process"`
 
-	List listCmd `cmd:"" help:"List services with a control socket"`
-	Unit struct {
+	Start startCmd `cmd:"" help:"Start the service and its sockets"`
+	Stop  stopCmd  `cmd:"" help:"Stop the service and its sockets, so that no client starts it again"`
+	Run   runCmd   `cmd:"" help:"Run a program with its sockets as systemd would, for development"`
+
+	List    listCmd    `cmd:"" help:"List services with a control socket"`
+	Metrics metricsCmd `cmd:"" help:"Print metrics of services for Prometheus"`
+	Doctor  doctorCmd  `cmd:"" help:"Find what on this host, or in a service, would break a handoff"`
+	Unit    struct {
 		Generate generateCmd `cmd:"" help:"Write matching .socket and .service files"`
-	} `cmd:"" help:"Write unit files"`
-	ExecStop execStopCmd `cmd:"" help:"Stop the main process and wait for its end: for ExecStop= of a unit"`
-	Version  versionCmd  `cmd:"" help:"Print hdctl's version, and with UNIT the one that runs"`
+		Diff     diffCmd     `cmd:"" help:"Show what generate would change of the installed files"`
+		Verify   verifyCmd   `cmd:"" help:"Check unit files for mistakes that would break a handoff"`
+		Explain  explainCmd  `cmd:"" help:"Explain a finding of verify"`
+	} `cmd:"" help:"Write and check unit files"`
+	ExecStop   execStopCmd   `cmd:"" help:"Stop the main process and wait for its end: for ExecStop= of a unit"`
+	Completion completionCmd `cmd:"" help:"Print a completion script for bash, zsh or fish"`
+	Complete   completeCmd   `cmd:"" name:"__complete" hidden:"" help:"Print what could come next on a command line: for completion scripts"`
+	Exec       execCmd       `cmd:"" name:"__exec" hidden:"" help:"Become the program that run starts"`
+	Version    versionCmd    `cmd:"" help:"Print hdctl's version, and with UNIT the one that runs"`
 
 	globals `group:"Common flags:"`
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/hdctl/handoff/units/doctor"
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
@@ -47,6 +49,9 @@ func hdctlMain() {
 	a.stateDir = os.Getenv("TEST_STATE_DIR")
 	a.systemd = fileSystemd(os.Getenv("TEST_SYSTEMD"))
 	a.drift = fileDrift(os.Getenv("TEST_DRIFT"))
+	a.examine = fileHost(os.Getenv("TEST_HOST"))
+	a.jobs = fileJobs(os.Getenv("TEST_JOBS"))
+	a.self = os.Args[0] // by its name the test binary knows that it is hdctl
 	a.patience = testPatience(os.Getenv("TEST_PATIENCE"))
 	if os.Getenv("TEST_EXEC_RELOAD") != "" {
 		a.env["SYSTEMD_EXEC_PID"] = fmt.Sprint(a.pid) // as systemd does for its children
@@ -108,5 +113,31 @@ func fileDrift(path string) driftFunc {
 		}
 		var checks []control.Check
 		return checks, json.Unmarshal(data, &checks)
+	}
+}
+
+// fileHost is a host whose files are in a directory, and whose systemd has the
+// properties in its file show.json: objects by unit. Without a directory there is
+// nothing.
+func fileHost(dir string) doctor.System {
+	if dir == "" {
+		dir = os.DevNull
+	}
+	return doctor.System{
+		Root: dir, Hdctl: "/usr/bin/hdctl", Version: "v1.4.0",
+		Show: func(_ context.Context, unit string, _ ...string) (map[string]string, error) {
+			data, err := os.ReadFile(filepath.Join(dir, "show.json"))
+			if err != nil {
+				return nil, errors.New("no systemd here")
+			}
+			var values map[string]map[string]string
+			if err := json.Unmarshal(data, &values); err != nil {
+				return nil, err
+			}
+			if values[unit] == nil {
+				return map[string]string{"LoadState": "not-found"}, nil
+			}
+			return values[unit], nil
+		},
 	}
 }

@@ -22,7 +22,7 @@ func TestManualPage(t *testing.T) {
 	page := string(data)
 	has := func(pattern string) {
 		t.Helper()
-		assert.Regexp(t, regexp.MustCompile(pattern), page)
+		assert.True(t, regexp.MustCompile(pattern).MatchString(page), pattern) // the page is long
 	}
 	parser, err := newApp(io.Discard, io.Discard, nil).newParser(new(cli))
 	require.NoError(t, err)
@@ -34,6 +34,9 @@ func TestManualPage(t *testing.T) {
 				has(`\*\*--` + f.Name + `\*\*`)
 			}
 		case *kong.Node:
+			if n.Hidden {
+				return nil // not for people
+			}
 			if n.Leaf() {
 				verbs++
 				path, _, _ := strings.Cut(n.Path(), " (") // what follows are its aliases
@@ -56,7 +59,7 @@ func TestManualPage(t *testing.T) {
 		return next(nil)
 	})
 	require.NoError(t, err)
-	assert.Equal(t, 18, verbs)
+	assert.Equal(t, 27, verbs)
 	for _, outcome := range []string{
 		control.OutcomeConfirmed, control.OutcomeFailed, control.OutcomeFellBack, control.OutcomeTimedOut, control.OutcomeStopped,
 		control.OutcomeRefused, control.OutcomeStaged, control.OutcomeRolledBack, control.OutcomeInconclusive,

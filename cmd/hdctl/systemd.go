@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
 )
 
 // systemdView is what systemd says about the unit of a service. It is part of
@@ -88,9 +90,14 @@ func (a *app) dbusSystemd(ctx context.Context, unit string, user bool) (*systemd
 
 func (a *app) dbusConnect(ctx context.Context, user bool) (*dbus.Conn, error) {
 	if user {
+		// In a session of its own, and on a server, a user's systemd often runs
+		// without a session bus.
+		dir := cmp.Or(a.env["XDG_RUNTIME_DIR"], filepath.Join("/run/user", strconv.Itoa(os.Getuid())))
+		if conn, err := userSystemd(ctx, filepath.Join(dir, "systemd/private")); err == nil {
+			return conn, nil
+		}
 		// Without this check the library would start a bus by itself.
-		bus := filepath.Join("/run/user", strconv.Itoa(os.Getuid()), "bus")
-		if _, err := os.Lstat(bus); err != nil && os.Getenv("DBUS_SESSION_BUS_ADDRESS") == "" {
+		if _, err := os.Lstat(filepath.Join(dir, "bus")); err != nil && os.Getenv("DBUS_SESSION_BUS_ADDRESS") == "" {
 			return nil, errors.New("there is no session bus")
 		}
 		return dbus.NewUserConnectionContext(ctx)
@@ -102,4 +109,19 @@ func (a *app) dbusConnect(ctx context.Context, user bool) (*dbus.Conn, error) {
 		}
 	}
 	return dbus.NewSystemConnectionContext(ctx)
+}
+
+// userSystemd connects to a user's systemd on its own socket, as systemctl --user does.
+func userSystemd(ctx context.Context, socket string) (*dbus.Conn, error) {
+	return dbus.NewConnection(func() (*godbus.Conn, error) {
+		conn, err := godbus.Dial("unix:path="+godbus.EscapeBusAddressValue(socket), godbus.WithContext(ctx))
+		if err != nil {
+			return nil, err
+		}
+		if err := conn.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	})
 }
