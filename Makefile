@@ -1,10 +1,16 @@
 # Every tool is pinned here or in go.mod.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+MD2MAN      := github.com/cpuguy83/go-md2man/v2@v2.0.7
 FUZZTIME    ?= 10s
 PREFIX      ?= /usr/local
 
-.PHONY: help demo test bench check lint fmt fuzz build install clean
+# They boot a systemd each, or many, and want the machine for themselves.
+END_TO_END  := ./test/e2e ./test/packages
+RACE        := GORACE="atexit_sleep_ms=0" go test -race -count=1 -timeout 18m
+
+.PHONY: help demo test matrix bench check lint fmt fuzz build packages man install clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -14,12 +20,16 @@ demo: ## Show it: a service under load is upgraded, again and again
 	@go run -buildvcs=false ./test/demo
 
 test: ## Run all tests: race detector, leak checks, real systemd (as root)
-	@sh test/prepare.sh race
-	@# Not cached: much of what is tested is outside of Go. One package after the
-	@# other: the end-to-end tests want the machine for themselves.
-	GORACE="atexit_sleep_ms=0" go test -race -count=1 -p 1 -timeout 18m ./...
+	@sh test/prepare.sh test
+	@# Not cached: much of what is tested is outside of Go.
+	$(RACE) $$(go list ./... | grep -v $(patsubst ./%,-e '/%$$',$(END_TO_END)))
+	$(RACE) -p 1 $(END_TO_END)
 	@# What the race detector would falsify: allocations.
 	go test -count=1 -run '^TestCost' ./upgrade
+
+matrix: ## Run the end-to-end tests under systemd 252, 257 and the newest (as root on Debian)
+	@sh test/prepare.sh
+	go run -buildvcs=false ./test/matrix
 
 bench: ## Measure: ratios side by side in one run
 	@go run -buildvcs=false ./test/bench
@@ -45,8 +55,23 @@ fuzz: ## Fuzz each decoder for FUZZTIME (10s)
 build: ## Build hdctl and the demo service into bin/
 	go build -buildvcs=false -o bin/ ./cmd/...
 
-install: build ## Install hdctl to PREFIX (/usr/local)
+packages: ## Build deb and rpm of hdctl and of the demo service into dist/
+	@NFPM="go run $(NFPM)" GO_MD2MAN="go run $(MD2MAN)" sh packaging/build.sh
+
+man: ## Render the man pages into bin/man
+	@mkdir -p bin/man
+	@for page in packaging/man/*.md; do \
+		go run $(MD2MAN) -in $$page -out bin/man/$$(basename $$page .md) || exit 1; \
+	done
+
+install: build man ## Install hdctl, man pages and completions to PREFIX (/usr/local)
 	install -D -m 0755 bin/hdctl $(DESTDIR)$(PREFIX)/bin/hdctl
+	@for page in bin/man/*; do \
+		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$(basename $$page) || exit 1; \
+	done
+	@bin/hdctl completion bash | install -D -m 0644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hdctl
+	@bin/hdctl completion zsh | install -D -m 0644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hdctl
+	@bin/hdctl completion fish | install -D -m 0644 /dev/stdin $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/hdctl.fish
 
 clean: ## Remove what was built
 	rm -rf bin dist

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what a private systemd needs to boot, if it is missing: as root on
-# Debian and Ubuntu. With the argument "race", also the C compiler that the race
-# detector needs. Anywhere else it changes nothing, and says so where something is
-# missing: the demo then does without systemd, and tests that need it are skipped.
+# Debian and Ubuntu. With the argument "test", also what the tests use besides: rpm,
+# Ansible, curl, and the C compiler that the race detector needs. Anywhere else it
+# changes nothing, and says so where something is missing: the demo then does without
+# systemd, and tests that need it are skipped.
 set -eu
 
 packages=
@@ -16,7 +17,10 @@ need setpriv util-linux
 need mount mount
 need find findutils
 need dbus-daemon dbus
-if [ "${1:-}" = race ]; then
+if [ "${1:-}" = test ]; then
+	need rpm rpm
+	need curl curl
+	need ansible-playbook ansible-core
 	need gcc gcc
 	[ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
 fi
