@@ -35,8 +35,8 @@ type programs struct {
 // versions of the demo service that exist.
 var versions = []string{"v1", "v2", "v3"}
 
-// path returns the path of a program: hdctl, faulty, kinds, readme, or
-// demo-VERSION.
+// path returns the path of a program: hdctl, faulty, kinds, readme,
+// readme-v2, or demo-VERSION.
 func (p *programs) path(t testing.TB, name string) string {
 	t.Helper()
 	p.once.Do(p.build)
@@ -59,6 +59,7 @@ func (p *programs) build() {
 	build("faulty", module+"/test/faulty", raceFlags...)
 	build("kinds", module+"/test/kinds", raceFlags...)
 	build("readme", module+"/test/readme")
+	build("readme-v2", module+"/test/readme", "-ldflags=-X main.version=v2")
 	for _, v := range versions {
 		build("demo-"+v, module+"/cmd/handoff-demo", append(raceFlags, "-ldflags=-X main.version="+v)...)
 	}
