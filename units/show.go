@@ -14,6 +14,8 @@ import (
 // "systemctl show" prints them. A property that is printed more than once
 // (EnvironmentFiles=) has its values joined by newlines. Properties that are not
 // printed are missing.
+//
+// It waits for as long as ctx lasts.
 type Show func(ctx context.Context, unit string, properties ...string) (map[string]string, error)
 
 // Systemctl returns a Show that runs systemctl(1), with "--user" if asked for. It
@@ -31,6 +33,9 @@ func Systemctl(user bool) Show {
 		cmd := exec.CommandContext(ctx, "systemctl", args...)
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
+		if err != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("systemctl show: %w", context.Cause(ctx))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("systemctl show: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 		}

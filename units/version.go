@@ -1,6 +1,11 @@
 package units
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Versions of systemd that units can be written for.
 const (
@@ -18,6 +23,22 @@ const (
 	// means something else, such as a year.
 	maxSystemd = 999
 )
+
+// SystemdVersion asks systemd for its version, as it calls it ("252.38-1~deb12u1",
+// "262~rc1"), and returns the number in it as well; 0 if that is not understood.
+func SystemdVersion(ctx context.Context, show Show) (number int, text string, err error) {
+	values, err := show(ctx, "", "Version")
+	if err != nil {
+		return 0, "", err
+	}
+	text = values["Version"]
+	digits := strings.TrimLeft(text, "v")
+	digits = digits[:len(digits)-len(strings.TrimLeft(digits, "0123456789"))]
+	if number, err = strconv.Atoi(digits); err != nil {
+		number = 0
+	}
+	return number, text, nil
+}
 
 func (s Service) checkSystemd() error {
 	if s.Systemd < MinSystemd || s.Systemd > maxSystemd {

@@ -52,6 +52,17 @@
 // in the backlog. The processes get duplicates. The notification socket and what
 // comes over it belong to the [Process].
 //
+// # Terminals and signals
+//
+// The group of the program is never the one in the foreground of a terminal: Ctrl-C
+// is for the caller, who decides what the program gets ([Process.Signal]). Its standard
+// input is /dev/null. Where the terminal is set to stop others that write (stty
+// tostop), it is stopped.
+//
+// A caller that is killed leaves the service behind, with its sockets: there is no
+// PR_SET_PDEATHSIG, which would end the first generation and none of the later ones,
+// and is sent when a thread ends.
+//
 // # What it is not
 //
 // There is no cgroup, no sandbox, no watchdog, no limit of time, and the environment

@@ -111,6 +111,10 @@ func tempDir(t *testing.T) string {
 func TestStart(t *testing.T) {
 	leak.Check(t)
 	dir := tempDir(t)
+	var inherited [2]int
+	require.NoError(t, unix.Pipe(inherited[:])) // by us, of a shell
+	defer unix.Close(inherited[0])
+	defer unix.Close(inherited[1])
 	c, rec := command("report",
 		bind(t, "http", "tcp4", "127.0.0.1:0"), bind(t, "http", "unix", dir+"/s"), bind(t, "dns", "udp", "127.0.0.1:0"), bind(t, "x", "unixpacket", dir+"/p"))
 	c.Argv0, c.Args, c.Dir = "app", []string{"-x", "", "a b"}, dir

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -47,6 +48,9 @@ func Exec(args []string) error {
 		return ErrNotStarted
 	}
 	unix.CloseOnExec(report)
+	// The program gets nothing that the caller of Start has inherited itself, as of a
+	// shell or make. Before Linux 5.11 it does.
+	_ = unix.CloseRange(uint(report), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	err = unix.Exec(args[1], args[2:], shimEnvironment(os.Environ(), count, os.Getpid()))
 	text := []byte(strconv.Itoa(int(errnoOf(err))))
 	_, _ = unix.Write(report, text) // if nobody reads it, nobody wants to know
@@ -123,6 +127,9 @@ func startShim(c *Command, env []string) (int, error) {
 	report, err := readAll(pipe[0])
 	if err == nil && report == "" {
 		return pid, nil
+	}
+	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL) // what is no shim need not end
 	}
 	waitFor(pid)
 	if n, convErr := strconv.Atoi(report); convErr == nil {

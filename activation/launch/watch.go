@@ -33,7 +33,9 @@ func Watch(ctx context.Context, path string, from File, interval time.Duration, 
 		case <-ticker.C:
 		}
 		now := Identify(path)
-		if now != from && now == seen && Complete(path) {
+		// What was found complete must be what was looked at, or the same change would
+		// count twice.
+		if now != from && now == seen && Complete(path) && Identify(path) == now {
 			from = now
 			changed()
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 )
@@ -95,7 +96,8 @@ func (c *completeCmd) print(a *app, word string, candidates []candidate, d direc
 	for _, cand := range candidates {
 		switch c.Shell {
 		case "bash":
-			if strings.HasPrefix(cand.text, word) {
+			// It puts it on the line as it is, where it would be executed.
+			if strings.HasPrefix(cand.text, word) && !strings.ContainsFunc(cand.text, special) {
 				a.printf("%s\n", strings.TrimPrefix(cand.text, kept))
 			}
 		case "plain":
@@ -106,6 +108,11 @@ func (c *completeCmd) print(a *app, word string, candidates []candidate, d direc
 			a.printf("%s\t%s\n", cand.text, cand.help)
 		}
 	}
+}
+
+// special tells whether a character may mean something to a shell.
+func special(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("@%_+=:,./-", r)
 }
 
 // keptOf is the part of word that bash leaves as it is when it replaces what it

@@ -27,6 +27,16 @@ func completed(t *testing.T, a *app, grammar *kong.Node, c completeCmd) []string
 	return strings.FieldsFunc(out.String(), func(r rune) bool { return r == '\n' })
 }
 
+// What bash puts on the line as it is must not be executed there.
+func TestCompleteNoCode(t *testing.T) {
+	leak.Check(t)
+	a, _, _ := testApp(t)
+	s := sampleStatus()
+	s.Sockets = []control.Socket{{Name: "$(reboot)"}, {Name: "a;b"}, {Name: "a b"}, {Name: "http"}}
+	(&fakeService{Status: s}).run(t, a.runDir, "app")
+	assert.Equal(t, []string{"http"}, completed(t, a, grammar(t), completeCmd{Shell: "bash", Words: []string{"hdctl conns app --listener "}}))
+}
+
 // grammar is that of hdctl.
 func grammar(t *testing.T) *kong.Node {
 	t.Helper()

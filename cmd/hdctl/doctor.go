@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/user"
 
-	"github.com/hdctl/handoff/units"
 	"github.com/hdctl/handoff/units/doctor"
 	"github.com/hdctl/handoff/upgrade/control"
 )
@@ -91,7 +90,7 @@ func (a *app) doctor() doctor.System {
 		s.Hdctl, _ = os.Executable()
 	}
 	if s.Show == nil {
-		s.Show = units.Systemctl(a.globals.User)
+		s.Show = a.show(a.patience.before)
 	}
 	if u, err := user.Current(); err == nil {
 		s.UserName = u.Username

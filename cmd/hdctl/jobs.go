@@ -1,10 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -79,11 +80,14 @@ func (a *app) dbusJobs(ctx context.Context, user bool) (jobs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to systemd: %w", err)
 	}
-	return systemdJobs{conn}, nil
+	return systemdJobs{conn, a.warnf}, nil
 }
 
 // systemdJobs are the real jobs.
-type systemdJobs struct{ conn *dbus.Conn }
+type systemdJobs struct {
+	conn  *dbus.Conn
+	warnf func(format string, args ...any)
+}
 
 func (j systemdJobs) close() { j.conn.Close() }
 
@@ -123,27 +127,63 @@ func (j systemdJobs) start(ctx context.Context, name string, result chan<- strin
 // the service requires, and drops their stop jobs. So a slice is started for a
 // moment, without a process, that conflicts with all of them (Conflicts= in
 // systemd.unit(5)).
+//
+// A rule of polkit(8) may allow to stop the units, and not to make one. Then they are
+// stopped one by one after all, the sockets first: that fails only if clients connect
+// while the service ends at once.
+//
+// If hdctl is killed before the slice is stopped, it stays until one of the units is
+// started, and is in nobody's way.
 func (j systemdJobs) stop(ctx context.Context, names []string, result chan<- string) error {
-	conflicting := fmt.Sprintf("hdctlstop%d.slice", os.Getpid())
+	// No other hdctl has this name, in whatever PID namespace it is.
+	conflicting := "hdctlstop" + strings.ToLower(rand.Text()) + ".slice"
 	started := make(chan string, 1)
-	if _, err := j.conn.StartTransientUnitContext(ctx, conflicting, replace, []dbus.Property{
+	_, refused := j.conn.StartTransientUnitContext(ctx, conflicting, replace, []dbus.Property{
 		dbus.PropDescription("Stops " + strings.Join(names, " ")),
 		dbus.PropConflicts(names...),
 		{Name: "DefaultDependencies", Value: godbus.MakeVariant(false)},
-	}, started); err != nil {
-		return jobError("stop", strings.Join(names, " "), err)
+	}, started)
+	if ctx.Err() != nil || refused == nil { // of the first it is not known
+		defer j.end(ctx, conflicting)
 	}
-	for _, name := range names { // to hear of the jobs that are queued already
+	if refused != nil {
+		names = slices.Clone(names)
+		slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(isService(a), isService(b)) })
+	}
+	for _, name := range names { // to hear of the jobs, which are queued already if all is well
 		if _, err := j.conn.StopUnitContext(ctx, name, replace, result); err != nil {
 			return jobError("stop", name, err)
 		}
+	}
+	if refused != nil {
+		j.warnf("systemd stops %s one by one, and a client may start the service again: %v", strings.Join(names, " "), cleanError{refused})
+		return nil
 	}
 	select {
 	case <-started:
 	case <-ctx.Done():
 	}
-	_, err := j.conn.StopUnitContext(context.WithoutCancel(ctx), conflicting, replace, nil)
-	return jobError("stop", conflicting, err)
+	return nil
+}
+
+// endLimit is how long systemd may take to queue a job, whatever the caller's context
+// says.
+const endLimit = 5 * time.Second
+
+// end stops a unit that nobody else knows of. What is left of it, if that fails, does
+// no harm.
+func (j systemdJobs) end(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+	defer cancel()
+	_, _ = j.conn.StopUnitContext(ctx, name, replace, nil)
+}
+
+// isService is 1 for a service, so that it comes last.
+func isService(name string) int {
+	if strings.HasSuffix(name, ".service") {
+		return 1
+	}
+	return 0
 }
 
 func jobError(what, unit string, err error) error {
@@ -151,6 +191,9 @@ func jobError(what, unit string, err error) error {
 		return nil
 	}
 	e := exitf(exitFailed, "%s %s: %w", what, unit, cleanError{err})
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		e.code = exitUnknown // it may have been queued
+	}
 	reply, ok := errors.AsType[godbus.Error](err)
 	if !ok {
 		return e
@@ -220,7 +263,8 @@ func (a *app) lookAt(ctx context.Context, m *managed, verb string) error {
 	if err := m.look(ctx); err != nil {
 		return exitf(exitUnknown, "%s: %w", m.target, err)
 	}
-	if m.service.LoadState == "loaded" {
+	// What runs can be stopped, even if its unit is masked or removed by now.
+	if m.service.LoadState == "loaded" || verb == "stop" && m.service.ActiveState != "" && m.service.up() {
 		return nil
 	}
 	askCtx, cancel := context.WithTimeout(ctx, a.patience.status)

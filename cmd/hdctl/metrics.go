@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -104,10 +106,14 @@ func (c *metricsCmd) write(a *app, services []measured) error {
 			files["handoff-"+s.name()+".prom"] = []measured{s}
 		}
 	}
-	for name, of := range files {
-		if err := writeTextfile(filepath.Join(c.Textfile, name), of); err != nil {
-			return a.textfileError(err)
+	var failed []error // of one: the others are written all the same
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := writeTextfile(filepath.Join(c.Textfile, name), files[name]); err != nil {
+			failed = append(failed, err)
 		}
+	}
+	if len(failed) > 0 {
+		return a.textfileError(errors.Join(failed...))
 	}
 	return nil
 }
@@ -128,7 +134,10 @@ func (m *measured) name() string {
 	case m.status != nil && control.CheckName(m.status.Service) == nil:
 		return m.status.Service
 	}
-	return filepath.Base(filepath.Dir(m.target.socket)) // .../NAME/control.sock
+	if name := filepath.Base(filepath.Dir(m.target.socket)); control.CheckName(name) == nil { // .../NAME/control.sock
+		return name
+	}
+	return "unknown"
 }
 
 // printMetrics prints them in the text format of Prometheus.

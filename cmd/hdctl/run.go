@@ -36,7 +36,7 @@ type runCmd struct {
 func (runCmd) Help() string {
 	return `The program gets its sockets as from systemd, so it must not bind them by itself. Other verbs find it by its name; for an ordinary user they take --user.
 
-SIGHUP upgrades the service, Ctrl-C stops it, and a second Ctrl-C kills it. What the program prints is not touched. Exit status: that of the main process, 128 and the number of the signal that has killed it, or 0 if it ended by SIGTERM when it was told to.
+SIGHUP upgrades the service, Ctrl-C stops it, and a second Ctrl-C kills it. It stops, too, when its terminal is closed, unless nohup(1) is in front. Where hdctl itself is killed with SIGKILL, the service goes on without it. What the program prints is not touched. Exit status: that of the main process, 128 and the number of the signal that has killed it, or 0 if it ended by SIGTERM when it was told to.
 
 Example:
 

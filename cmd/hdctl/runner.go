@@ -51,6 +51,7 @@ type runner struct {
 	again    string      // why there shall be another one after it
 	stopping bool        // it was told to end
 	signals  int         // how often
+	foretold bool        // by the end of the context, whose signal is still to come
 	timer    *time.Timer // for the restart, and for the proof of next
 }
 
@@ -82,9 +83,15 @@ func (r *runner) run(ctx context.Context) error {
 	r.changes, r.upgraded = make(chan struct{}), make(chan upgraded)
 	r.timer = time.NewTimer(time.Hour)
 	r.timer.Stop()
+	hangup := newHangup()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
+	// Who reads what is printed may end first, as tee(1) does by the same Ctrl-C; the
+	// service is still to be stopped. Ignored, the program would inherit it.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, unix.SIGPIPE)
+	defer signal.Stop(pipe)
 	helpersCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer r.helpers.Wait()
 	defer cancel()
@@ -122,14 +129,19 @@ func (r *runner) run(ctx context.Context) error {
 		case <-r.timer.C:
 			r.timeIsUp()
 		case s := <-signals:
-			if s == unix.SIGHUP {
+			switch {
+			case s == unix.SIGHUP && !hangup.happened():
 				r.change(helpersCtx, "SIGHUP")
-				continue
+			case s == unix.SIGHUP && (hangup.ignored || r.stopping): // it comes more than once
+			case r.foretold:
+				r.foretold = false
+			default:
+				r.stop()
 			}
-			r.stop()
 		case <-told:
 			told = nil
-			if r.signals == 0 { // it is the same signal
+			if r.signals == 0 { // it is the same signal, whichever comes first
+				r.foretold = true
 				r.stop()
 			}
 		}
@@ -162,7 +174,14 @@ func (r *runner) start() error {
 func (r *runner) launch() (*instance, error) {
 	i := new(instance)
 	c := r.command
-	c.Notify = func(e launch.Event) { r.events <- happening{i, e} }
+	c.Notify = func(e launch.Event) {
+		if e.Kind == launch.Started {
+			// By this goroutine: what it sent to itself might find no room.
+			r.notef("%s", r.text("process %d started", e.PID))
+			return
+		}
+		r.events <- happening{i, e}
+	}
 	var err error
 	if i.Process, err = launch.Start(c); err != nil {
 		return nil, err
@@ -189,8 +208,6 @@ func (r *runner) drainEvents(ctx context.Context) {
 // happened tells of an event.
 func (r *runner) happened(ctx context.Context, h happening) {
 	switch h.Kind {
-	case launch.Started:
-		r.notef("%s", r.text("process %d started", h.PID))
 	case launch.Ready:
 		if !h.of.ready || h.of.reloads {
 			r.notef("%s", r.text("ready"))
@@ -240,6 +257,10 @@ func (r *runner) hasEnded(i *instance) {
 	case i == r.next:
 		r.next = nil
 		r.timer.Stop()
+		if r.stopping {
+			r.notef("%s", r.text("the new program: %v", exit))
+			return
+		}
 		r.errorf("%s", r.text("the new program has failed: %v; the old one goes on", exit))
 		return
 	case i != r.current:

@@ -67,6 +67,7 @@ func shellServices(t *testing.T) (dir string, env []string) {
 	}
 	dir = t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "the-program"), nil, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "odd $name"), nil, 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "the-units"), 0o755))
 	return dir, []string{"TEST_RUN_DIR=" + a.runDir}
 }
@@ -154,6 +155,9 @@ echo REA""DY
 			require.NoError(t, os.WriteFile(rc, []byte(tt.before+"\n"+keys), 0o600))
 			s := startShell(t, dir, env, "bash", "--rcfile", rc, "-i")
 			testShell(t, s)
+			// What is the name of a file must not become code.
+			_, line := s.keys(t, "hdctl upgrade --binary=./odd\t")
+			assert.Equal(t, `hdctl upgrade --binary=./odd\ \$name`, strings.TrimRight(line, " "))
 			if tt.name == "bash-completion" {
 				// It calls our function by itself, and not quite as bash does.
 				for _, typed := range []string{"nohup hdctl wait app --for=", "hdctl run -- hdctl wait app --for="} {

@@ -46,7 +46,7 @@ func (c *startCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer m.close()
 	report := startReport{Service: m.target.name, Sockets: names(m.sockets, (*unitState).down)}
-	if m.service.ActiveState == "active" && len(report.Sockets) == 0 {
+	if runs := m.service.ActiveState; (runs == "active" || runs == "reloading") && len(report.Sockets) == 0 {
 		return a.printDone(report, fmt.Sprintf("%s: runs already: %s is %s", m.target, m.service.Name, m.service.state()))
 	}
 	report.Changed = true
@@ -55,6 +55,9 @@ func (c *startCmd) Run(ctx context.Context, a *app) error {
 	n := 0
 	for _, unit := range append(report.Sockets, m.service.Name) {
 		if err := m.start(ctx, unit, results); err != nil {
+			if n > 0 {
+				a.notef("%s: %s started before that; %s stops it again", m.target, strings.Join(report.Sockets[:n], " "), m.target.command("stop"))
+			}
 			return err
 		}
 		n++

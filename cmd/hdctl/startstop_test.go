@@ -128,6 +128,20 @@ func TestStartStop(t *testing.T) {
 		{"stop: none", "stop none", &fakeJobs{}, false, exitNoService, "", []string{"there is no service none: no unit none.service", "hint: for a service of the user: hdctl --user stop"}},
 		{"stop: by hand", "stop app", &fakeJobs{}, true, exitRefused, "", []string{"app has no unit: it was started by hdctl run, or by hand", "hint: Ctrl-C there, or kill -TERM 4242, stops it"}},
 		{"stop: masked", "stop other", &fakeJobs{units: appUnits("", "")}, false, exitRefused, "", []string{"other.service is masked", "systemctl unmask"}},
+		{
+			"stop: masked while it runs", "stop app", &fakeJobs{units: map[string]*unitState{
+				"app.service": {LoadState: "masked", ActiveState: "active", TriggeredBy: []string{"app.socket"}}, "app.socket": {LoadState: "not-found", ActiveState: "active"},
+			}},
+			true, exitOK, "stop app.service, stop app.socket",
+			[]string{"app: stopped in "},
+		},
+		{
+			"stop: a socket that there is not", "stop app", &fakeJobs{units: map[string]*unitState{
+				"app.service": {LoadState: "loaded", ActiveState: "active", Requires: []string{"gone.socket"}},
+			}},
+			false, exitOK, "stop app.service",
+			[]string{"app: stopped in "},
+		},
 		{"stop: broken", "stop broken", &fakeJobs{units: appUnits("", "")}, false, exitFailed, "", []string{"cannot be loaded: bad-setting"}},
 		{
 			"stop: job", "stop app", &fakeJobs{units: appUnits("active", "active"), fails: map[string]string{"app.socket": "canceled"}}, false, exitFailed,
@@ -145,6 +159,7 @@ func TestStartStop(t *testing.T) {
 		},
 		{"start without control socket", "start app", &fakeJobs{units: appUnits("inactive", "active")}, false, exitOK, "start app.service", []string{"app: started in ", "has no control socket"}},
 		{"start twice", "start app", &fakeJobs{units: appUnits("active", "active")}, true, exitOK, "", []string{"app: runs already: app.service is active (x)"}},
+		{"start: while it reloads", "start app", &fakeJobs{units: appUnits("reloading", "active")}, true, exitOK, "", []string{"app: runs already"}},
 		{"start: no block", "start app --no-block", &fakeJobs{units: appUnits("inactive", "active"), hangs: true}, false, exitOK, "start app.service", []string{"is being started"}},
 		{"start: timeout", "start app --timeout 1ms", &fakeJobs{units: appUnits("inactive", "active"), hangs: true}, false, exitUnknown, "start app.service", []string{"the start goes on"}},
 		{

@@ -64,7 +64,9 @@ func (c *stopCmd) Run(ctx context.Context, a *app) error {
 	// for the service: until it has ended they are open, and clients wait in the backlog.
 	units := []string{m.service.Name}
 	for _, s := range m.sockets {
-		units = append(units, s.Name)
+		if s.up() || s.LoadState == "loaded" { // systemd refuses to stop what does not exist
+			units = append(units, s.Name)
+		}
 	}
 	results := make(chan string, len(units))
 	if err := m.stop(ctx, units, results); err != nil {

@@ -55,7 +55,7 @@ const (
 
 // Run compares.
 func (c *diffCmd) Run(ctx context.Context, a *app) error {
-	place := unitPlace{root: c.Root}
+	place := unitPlace{root: c.Root, install: true}
 	s, err := c.unitFlags.resolve(ctx, a, c.Name, place)
 	if err != nil {
 		return err

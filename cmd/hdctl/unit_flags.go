@@ -48,7 +48,7 @@ type unitFlags struct {
 	AllowBinary    bool   `help:"Allow upgrades to another program, with upgrade --binary."`
 	NoMigration    bool   `help:"Keep idle connections in the version that accepted them."`
 
-	Hdctl string `placeholder:"PATH" help:"Path of hdctl for the units (/usr/bin/hdctl)."`
+	Hdctl string `placeholder:"PATH" help:"Path of hdctl for the units (/usr/bin/hdctl; with --install /usr/local/bin/hdctl, if only that is there)."`
 }
 
 // span is a duration that can be none.

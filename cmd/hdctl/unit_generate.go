@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,7 +22,7 @@ type generateCmd struct {
 	unitFlags `embed:""`
 
 	Output  string `placeholder:"DIR" xor:"where" help:"Write the files there, if they are not there as they should be. Default: print the files."`
-	Install bool   `xor:"where" help:"Write the files to where systemd looks for them, have it load them, and enable and start the service with its sockets. What runs is not restarted."`
+	Install bool   `xor:"where" help:"Write the files to where systemd looks for them, have it load them, and enable the service and its sockets, and start it when it is enabled. What runs is not restarted, and what somebody has stopped is not started."`
 	Root    string `placeholder:"DIR" help:"With --install: into the file system below DIR, as of an image; nothing is started."`
 }
 
@@ -44,7 +46,7 @@ func (c *generateCmd) Run(ctx context.Context, a *app) error {
 	if c.Root != "" && !c.Install {
 		return exitf(exitUsage, "--root is for --install").withHint("hdctl unit generate --help")
 	}
-	place := unitPlace{root: c.Root, dir: c.Output}
+	place := unitPlace{root: c.Root, dir: c.Output, install: c.Install}
 	s, err := c.unitFlags.resolve(ctx, a, c.Name, place)
 	if err != nil {
 		return err
@@ -122,6 +124,9 @@ func (c *unitFlags) resolve(ctx context.Context, a *app, name string, place unit
 				withHint("give them: hdctl unit generate --help")
 		}
 	}
+	if flags.Hdctl == "" && place.install {
+		flags.Hdctl = place.hdctl()
+	}
 	s, err := flags.service(name, a.globals.User)
 	if err != nil {
 		return s, exitf(exitUsage, "%w", err).withHint("hdctl unit generate --help")
@@ -129,9 +134,30 @@ func (c *unitFlags) resolve(ctx context.Context, a *app, name string, place unit
 	return s, nil
 }
 
+// localHdctl is where "make install" has put hdctl by default.
+const localHdctl = "/usr/local/bin/hdctl"
+
+// hdctl returns the path of hdctl for units that are installed in this place; "" is
+// the default, which is that of the packages. Only these two are looked for: where
+// else this hdctl is, in a home directory or in that of a build, is no place for a
+// service to depend on.
+func (p unitPlace) hdctl() string {
+	there := func(path string) bool {
+		info, err := os.Lstat(p.root + path) // a link of an image leads to somewhere in it
+		return err == nil && !info.IsDir()
+	}
+	if !there(units.DefaultHdctl) && there(localHdctl) {
+		return localHdctl
+	}
+	return ""
+}
+
 // unitPlace is where units are looked for: in a directory, below the root of an
 // image, or where systemd has them from.
-type unitPlace struct{ root, dir string }
+type unitPlace struct {
+	root, dir string
+	install   bool // units are for the machine, or the image, that is looked at
+}
 
 // installedUnit is what is known of a unit that may be installed.
 type installedUnit struct {
@@ -145,20 +171,27 @@ func (p unitPlace) find(ctx context.Context, a *app, unit string) installedUnit 
 	if p.dir != "" || p.root != "" {
 		return installedUnit{path: unitPath(p.dirOr(a), unit)}
 	}
-	found := installedUnit{path: unitPath(p.dirOr(a), unit)}
-	ctx, cancel := context.WithTimeout(ctx, a.patience.before)
-	defer cancel()
-	values, err := units.Systemctl(a.globals.User)(ctx, unit, "LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload", "FragmentPath", "DropInPaths")
+	found, err := p.ask(ctx, a, unit)
 	if err != nil {
 		a.warnOnce("systemd cannot be asked, so %s is looked for in its directory only: %v", unit, cleanError{err})
-		return found
+	}
+	return found
+}
+
+// ask asks systemd about a unit. With an error, what is returned has the path where
+// the unit would be.
+func (p unitPlace) ask(ctx context.Context, a *app, unit string) (installedUnit, error) {
+	found := installedUnit{path: unitPath(p.dirOr(a), unit)}
+	values, err := a.show(a.patience.before)(ctx, unit, "LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload", "FragmentPath", "DropInPaths")
+	if err != nil {
+		return found, err
 	}
 	found.values = values
 	found.dropIns = strings.Fields(values["DropInPaths"])
 	if path := values["FragmentPath"]; path != "" {
 		found.path = path
 	}
-	return found
+	return found, nil
 }
 
 // dirOr returns the directory; without one that is where an administrator's units are.
@@ -171,7 +204,7 @@ func (p unitPlace) dirOr(a *app) string {
 		if config == "" {
 			config = fmt.Sprintf("%s/.config", a.env["HOME"])
 		}
-		return p.root + config + "/systemd/user"
+		return filepath.Join(p.root, config, "systemd/user")
 	}
-	return p.root + "/etc/systemd/system"
+	return filepath.Join(cmp.Or(p.root, "/"), "etc/systemd/system")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,11 +72,14 @@ type installation struct {
 // without a restart. When nothing is to do, nothing is done.
 func (in *installation) run(ctx context.Context, files map[string][]byte) error {
 	dir := unitPlace{root: in.root}.dirOr(in.app)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return exitf(exitFailed, "make the directory of the units: %w", err)
+	// First, so that nothing is written where systemd cannot be told of it.
+	before, err := in.look(ctx)
+	if err != nil {
+		return err
 	}
-	before := in.look(ctx)
-	var err error
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return in.forbidden(exitf(exitFailed, "make the directory of the units: %w", err))
+	}
 	if in.report.Files, err = writeUnits(dir, files); err != nil {
 		return in.forbidden(err)
 	}
@@ -90,6 +94,7 @@ func (in *installation) run(ctx context.Context, files map[string][]byte) error 
 		err = in.activate(ctx, before)
 	}
 	in.printUnitReport(&in.report)
+	in.warnMissing()
 	for _, path := range staleSockets(dir, in.service) {
 		in.warnf("%s is a socket of %s that is not asked for any more; systemctl %sdisable --now %s, and remove the file",
 			path, in.service.UnitName(), in.userFlag(), filepath.Base(path))
@@ -106,55 +111,112 @@ func unitNames(s units.Service) []string {
 	return append(names, s.UnitName())
 }
 
-// look asks systemd about the units.
-func (in *installation) look(ctx context.Context) map[string]installedUnit {
+// look asks systemd about the units. Without an answer nothing can be said of them:
+// not even that there is nothing to do.
+func (in *installation) look(ctx context.Context) (map[string]installedUnit, error) {
 	found := make(map[string]installedUnit)
-	if in.root == "" {
-		for _, unit := range unitNames(in.service) {
-			found[unit] = unitPlace{}.find(ctx, in.app, unit)
-		}
+	if in.root != "" {
+		return found, nil
 	}
-	return found
+	for _, unit := range unitNames(in.service) {
+		u, err := unitPlace{}.ask(ctx, in.app, unit)
+		if err != nil {
+			hint := "where systemd does not run, --install --root=/ writes and enables the units"
+			if in.globals.User {
+				hint = "is your service manager running, and XDG_RUNTIME_DIR set?"
+			}
+			return nil, exitf(exitFailed, "ask systemd about %s: %w", unit, cleanError{err}).withHint("%s", hint)
+		}
+		found[unit] = u
+	}
+	return found, nil
 }
 
 // activate has systemd load, enable and start the units, as far as it has not done
-// so already.
+// so already. A service that is stopped is started if this run enables it, or if it
+// has failed: one that somebody has stopped stays so.
 func (in *installation) activate(ctx context.Context, before map[string]installedUnit) error {
-	all := unitNames(in.service)
+	all, service := unitNames(in.service), in.service.UnitName()
 	reload := in.report.filesChanged()
 	for _, unit := range all {
-		reload = reload || before[unit].values["NeedDaemonReload"] == "yes"
+		was := before[unit].values
+		// Not loaded: a run before this one wrote the file, and got no further.
+		reload = reload || was["NeedDaemonReload"] == "yes" || was["LoadState"] == "not-found"
 	}
 	if reload {
 		if err := in.systemctl(ctx, "daemon-reload"); err != nil {
 			return err
 		}
 	}
-	now := in.look(ctx)
+	now, err := in.look(ctx)
+	if err != nil {
+		return err
+	}
 	state := func(unit, property string) string { return now[unit].values[property] }
+	fresh := state(service, "UnitFileState") != "enabled"
 	if slices.ContainsFunc(all, func(unit string) bool { return state(unit, "UnitFileState") != "enabled" }) {
 		if err := in.systemctl(ctx, append([]string{"enable"}, all...)...); err != nil {
 			return err
 		}
 	}
-	switch state(in.service.UnitName(), "ActiveState") {
+	switch state(service, "ActiveState") {
 	case "inactive", "failed", "":
-		// Sockets whose settings changed while nobody has them are opened anew.
-		var stop []string
-		for _, f := range in.report.Files {
-			if f.Result == unitChanged && f.Unit != in.service.UnitName() && state(f.Unit, "ActiveState") == "active" && in.applies(f) != "" {
-				stop = append(stop, f.Unit)
-			}
-		}
-		if stop != nil {
-			if err := in.systemctl(ctx, append([]string{"stop"}, stop...)...); err != nil {
-				return err
-			}
-		}
-		return in.systemctl(ctx, append([]string{"start"}, all...)...)
+	default:
+		in.findNeeded(state)
+		return nil
 	}
-	in.findNeeded(state)
+	// Sockets whose settings changed while nobody has them are opened anew.
+	var anew []string
+	for _, f := range in.report.Files {
+		if f.Result == unitChanged && f.Unit != service && state(f.Unit, "ActiveState") == "active" && in.applies(f) != "" {
+			anew = append(anew, f.Unit)
+		}
+	}
+	if anew != nil {
+		if err := in.systemctl(ctx, append([]string{"stop"}, anew...)...); err != nil {
+			return err
+		}
+	}
+	failed := slices.ContainsFunc(all, func(unit string) bool { return state(unit, "ActiveState") == "failed" })
+	switch {
+	case fresh || failed:
+		return in.systemctl(ctx, append([]string{"start"}, all...)...)
+	case anew != nil:
+		if err := in.systemctl(ctx, append([]string{"start"}, anew...)...); err != nil {
+			return err
+		}
+	}
+	in.need(service, "it is stopped, and stays so", "systemctl "+in.userFlag()+"start "+service)
 	return nil
+}
+
+// warnMissing names the programs of the units that are not there, or cannot be
+// executed: systemd says so only when it needs them.
+func (in *installation) warnMissing() {
+	warn := func(program, what, hint string) {
+		// Of an image, a symbolic link can only be followed in the image.
+		stat := os.Stat
+		if in.root != "" {
+			stat = os.Lstat
+		}
+		info, err := stat(in.root + program)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			in.warnf("%s is not there: %s%s", program, what, hint)
+		case err == nil && info.Mode().Type() != os.ModeSymlink && (!info.Mode().IsRegular() || info.Mode()&0o111 == 0):
+			in.warnf("%s is not executable: %s%s", program, what, hint)
+		}
+	}
+	warn(in.service.Exec, "the service cannot start", "")
+	hint := ""
+	if self, err := os.Executable(); err == nil {
+		hint = "; this hdctl is " + clean(self) + ": install it there, or say where it is with --hdctl=PATH"
+	}
+	what := "a stop cuts connections, and each reload fails"
+	if in.service.NotifyReload {
+		what = "a stop cuts connections"
+	}
+	warn(cmp.Or(in.service.Hdctl, units.DefaultHdctl), what, hint)
 }
 
 // findNeeded says what of the units is not in force in a service that runs.
@@ -224,7 +286,7 @@ func (in *installation) command(ctx context.Context, args ...string) error {
 	cmd.Stderr = &stderr
 	line := "systemctl " + strings.Join(args, " ")
 	if err := cmd.Run(); err != nil {
-		e := exitf(exitFailed, "%s: %w", line, err).withHint("the files are written; systemctl %sstatus %s", in.userFlag(), in.service.UnitName())
+		e := exitf(exitFailed, "%s: %w", line, err).withHint("the files are written, and a second run goes on from here; systemctl %sstatus %s", in.userFlag(), in.service.UnitName())
 		for text := range strings.Lines(strings.TrimSpace(stderr.String())) {
 			e.more = append(e.more, clean(strings.TrimSuffix(text, "\n")))
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/hdctl/handoff/units"
@@ -60,7 +59,7 @@ func (c *verifyCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if o.Systemd == 0 {
-		o.Systemd = a.systemdVersion(ctx)
+		o.Systemd, _, _ = units.SystemdVersion(ctx, a.show(a.patience.systemd)) // 0: for all of them
 	}
 	report := verifyReport{Systemd: o.Systemd, Findings: []lint.Finding{}, Units: []string{}}
 	sites, err := c.sites(ctx, a)
@@ -114,6 +113,9 @@ func (c *verifyCmd) sites(ctx context.Context, a *app) ([]site, error) {
 		return sites, nil
 	}
 	list, err := lint.LoadSite(files...)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, exitf(exitPermission, "%w", err)
+	}
 	if err != nil {
 		return nil, exitf(exitUsage, "%w", err)
 	}
@@ -140,7 +142,7 @@ func installedSite(ctx context.Context, a *app, name string) (site, error) {
 	if err != nil {
 		return site{}, err
 	}
-	list, err := lint.LoadInstalled(ctx, t.unit(), units.Systemctl(a.globals.User))
+	list, err := lint.LoadInstalled(ctx, t.unit(), a.show(a.patience.before))
 	switch {
 	case errors.Is(err, lint.ErrNoUnit):
 		return site{}, exitf(exitNoService, "%w", err).withHint("for a file, write its path: ./%s", t.unit())
@@ -162,24 +164,6 @@ func installedSite(ctx context.Context, a *app, name string) (site, error) {
 		}
 	}
 	return s, nil
-}
-
-// systemdVersion is the version of systemd here, or 0.
-func (a *app) systemdVersion(ctx context.Context) int {
-	ctx, cancel := context.WithTimeout(ctx, a.patience.systemd)
-	defer cancel()
-	values, err := units.Systemctl(a.globals.User)(ctx, "", "Version")
-	if err != nil {
-		return 0
-	}
-	// "252.38-1~deb12u1", "257.13-1", "262~rc1".
-	digits := values["Version"]
-	digits = digits[:len(digits)-len(strings.TrimLeft(digits, "0123456789"))]
-	version, err := strconv.Atoi(digits)
-	if err != nil {
-		return 0
-	}
-	return version
 }
 
 // print prints the report, and says how it ends.

@@ -32,6 +32,11 @@ define handoff::service (
     path    => ['/usr/local/bin', '/usr/bin', '/bin'],
   }
 
+  # "--install" starts it once, when it enables it; this, whenever it is stopped.
+  -> service { "${title}.service":
+    ensure => running,
+  }
+
   # Fails if the new version does not serve; then the old one goes on, and the next
   # run tries again.
   -> exec { "hdctl upgrade ${title}":

@@ -16,6 +16,7 @@ import (
 // predecessor; systemd takes it for somebody else's ever since, and would send it
 // SIGKILL right after SIGTERM, were it not for ExecStop=.
 func TestStopIsPoliteAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
 	for name, stop := range map[string]func(*site){
 		"systemctl stop": func(s *site) {
 			s.MustSystemctl(s.t, "stop", "demo.socket", "demo-echo.socket", "demo-dgram.socket", service)
@@ -30,6 +31,7 @@ func TestStopIsPoliteAfterAnUpgrade(t *testing.T) {
 		"SIGTERM to main":   func(s *site) { s.kill(s.MainPID(service), syscall.SIGTERM) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, options{unit: func(u *units.Service) { u.StopTimeout = stopTimeout }})
 			s.reload()
 			s.WaitFor(t, "the end of generation 1", func() bool { return len(s.status().Generations) == 1 })

@@ -21,6 +21,7 @@ import (
 // during them: no question is lost, none is answered twice, and what the session
 // knows is never forgotten.
 func TestFiveHundredHandoffsOfOneSession(t *testing.T) {
+	t.Parallel()
 	handoffs := 500
 	if testing.Short() {
 		handoffs = 20

@@ -185,6 +185,7 @@ func TestStopWhereTheServiceEndsAtOnce(t *testing.T) {
 			}
 			_, err := s.Dial(context.Background(), "tcp", "127.0.0.1:6001")
 			assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+			assert.Empty(t, s.Systemctl("list-units", "--plain", "--no-legend", "hdctlstop*").Stdout, "left behind")
 		}
 	}
 }

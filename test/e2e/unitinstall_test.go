@@ -100,4 +100,13 @@ func TestUnitInstall(t *testing.T) {
 	in = install()
 	assert.Equal(t, []string{"systemctl daemon-reload"}, in.Actions)
 	assert.Empty(t, in.Needed)
+
+	// Who has stopped the service wants that.
+	s.MustSystemctl(t, "stop", service, "demo.socket", "demo-echo.socket")
+	in = install()
+	assert.Empty(t, in.Actions)
+	require.Len(t, in.Needed, 1)
+	assert.Equal(t, "it is stopped, and stays so", in.Needed[0].Why)
+	assert.Equal(t, "inactive", s.Show(service, "ActiveState")["ActiveState"])
+	apply(in.Needed[0].Command)
 }

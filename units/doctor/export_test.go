@@ -6,8 +6,5 @@ func (s System) WithLabel(label func(string) (string, error)) System {
 	return s
 }
 
-// TimeSpan is timeSpan, and Older is older.
-var (
-	TimeSpan = timeSpan
-	Older    = older
-)
+// Older is older.
+var Older = older

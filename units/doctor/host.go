@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/hdctl/handoff/units"
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
@@ -73,14 +74,12 @@ func (s System) manager(ctx context.Context) []control.Check {
 	if s.Show == nil {
 		return []control.Check{warn(name, "", "systemd was not asked")}
 	}
-	values, err := s.Show(ctx, "", "Version")
+	version, text, err := units.SystemdVersion(ctx, s.Show)
 	if err != nil {
 		return []control.Check{s.unanswered(name, err)}
 	}
-	text := values["Version"]
-	version, err := parseSystemd(text)
 	switch {
-	case err != nil:
+	case version == 0:
 		return []control.Check{warn(name, "systemd 252 or later is needed", "the version of systemd is not understood: %s", text)}
 	case version < minSystemd:
 		return []control.Check{warn(name, "systemd 252 or later is what handoffs are tested with", "systemd %s is older than what is tested", text)}
@@ -88,28 +87,6 @@ func (s System) manager(ctx context.Context) []control.Check {
 		return []control.Check{good(name, "systemd %s%s; units with Type=notify-reload need 253", text, container)}
 	}
 	return []control.Check{good(name, "systemd %s%s", text, container)}
-}
-
-// parseSystemd reads the number in "252.38-1~deb12u1", "v257.9" or "262~rc1".
-func parseSystemd(text string) (int, error) {
-	digits := strings.TrimLeft(text, "v")
-	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
-		digits = digits[:i]
-	}
-	return strconv.Atoi(digits)
-}
-
-// systemdVersion is the version of systemd, or 0 if it cannot be asked.
-func (s System) systemdVersion(ctx context.Context) int {
-	values, err := s.Show(ctx, "", "Version")
-	if err != nil {
-		return 0
-	}
-	version, err := parseSystemd(values["Version"])
-	if err != nil {
-		return 0
-	}
-	return version
 }
 
 // unanswered is the finding where systemd cannot be asked.

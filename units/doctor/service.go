@@ -28,7 +28,7 @@ func (s System) Service(ctx context.Context, unit string, st *control.Status) []
 	if values != nil {
 		checks = append(checks, s.unitFiles(ctx, unit)...)
 		checks = append(checks, s.socketUnits(ctx, values)...)
-		checks = append(checks, s.reload(values)...)
+		checks = append(checks, s.commands(values)...)
 		checks = append(checks, deadlines(values, st)...)
 		checks = append(checks, s.room(values, st)...)
 	}

@@ -216,6 +216,7 @@ func TestSettings(t *testing.T) {
 		{"no reload", nil, with("ExecReload", ""), "reload", ""},
 		{"reload", nil, goodUnit(), "reload", "ok: ExecReload= runs /usr/bin/hdctl, which is there"},
 		{"no hdctl", nil, reload("/usr/local/bin/hdctl upgrade app"), "reload", "failed: ExecReload= runs /usr/local/bin/hdctl, which is not there"},
+		{"no hdctl to stop", nil, with("ExecStop", "{ path=/opt/hdctl ; argv[]=/opt/hdctl exec-stop ; ignore_errors=no }"), "stop", "failed: ExecStop= runs /opt/hdctl, which is not there: a stop kills"},
 		{"another hdctl", files{"/usr/local/bin/hdctl": "another"}, reload("/usr/local/bin/hdctl upgrade app"), "reload", "warning: ExecReload= runs /usr/local/bin/hdctl, which is another program"},
 		{"the same hdctl", files{"/usr/local/bin/hdctl": "-> ../../bin/hdctl"}, reload("/usr/local/bin/hdctl upgrade app"), "reload", "ok: ExecReload= runs /usr/local/bin/hdctl, which is there"},
 		{"another program", files{"/usr/bin/appctl": "x"}, reload("/usr/bin/appctl reload"), "reload", "ok"},
@@ -333,23 +334,6 @@ func TestPartsOfService(t *testing.T) {
 	assert.Contains(t, find(t, checks, "unit"), "warning: systemd has not started the service")
 	assert.Empty(t, find(t, checks, "kill-mode"))
 	assert.Contains(t, find(t, checks, "state"), "ok")
-}
-
-func TestTimeSpan(t *testing.T) {
-	leak.Check(t)
-	for text, want := range map[string]time.Duration{
-		"0": 0, "infinity": 0, "90s": 90 * time.Second, "1min 30s": 90 * time.Second, "1h 1min": 61 * time.Minute,
-		"500ms": 500 * time.Millisecond, "5us": 5 * time.Microsecond, "1.5s": 1500 * time.Millisecond, "2d 1w": 9 * 24 * time.Hour,
-		"1month": 2629800 * time.Second, "1y": 31557600 * time.Second,
-	} {
-		got, ok := doctor.TimeSpan(text)
-		assert.True(t, ok, text)
-		assert.Equal(t, want, got, text)
-	}
-	for _, text := range []string{"", "x", "5", "5parsec", "s", "9999999y"} {
-		_, ok := doctor.TimeSpan(text)
-		assert.False(t, ok, text)
-	}
 }
 
 func TestOlder(t *testing.T) {

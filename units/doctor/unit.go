@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/hdctl/handoff/units"
 	"github.com/hdctl/handoff/units/lint"
 	"github.com/hdctl/handoff/upgrade/control"
 )
@@ -12,7 +13,7 @@ import (
 // unitProperties are the properties of a service that the doctor needs.
 func unitProperties() []string {
 	return []string{
-		"Id", "LoadState", "ActiveState", "ExecReload", "TimeoutStartUSec", "TimeoutStopUSec", "WatchdogUSec",
+		"Id", "LoadState", "ActiveState", "ExecReload", "ExecStop", "TimeoutStartUSec", "TimeoutStopUSec", "WatchdogUSec",
 		"TriggeredBy", "TasksMax", "TasksCurrent", "MemoryMax", "MemoryHigh",
 	}
 }
@@ -62,7 +63,8 @@ func (s System) unitFiles(ctx context.Context, unit string) []control.Check {
 		files += len(u.Files)
 	}
 	var checks []control.Check
-	for _, f := range lint.Check(list, lint.Options{Systemd: s.systemdVersion(ctx), UserManager: s.User}) {
+	version, _, _ := units.SystemdVersion(ctx, s.Show) // 0: for all of them
+	for _, f := range lint.Check(list, lint.Options{Systemd: version, UserManager: s.User}) {
 		hint := f.Fix + "; hdctl unit explain " + f.Rule
 		if f.Severity == lint.Error {
 			checks = append(checks, fail(f.Rule, hint, "%s: %s", filepath.Base(f.File), f.Message))

@@ -89,7 +89,7 @@ func groups(units []*Unit, o Options) []*group {
 		}
 		g := &group{service: u, options: o}
 		for _, s := range units {
-			if s.isSocket() && (serviceOf(s) == u.Name || slices.Contains(socketsNamedBy(u), s.Name)) {
+			if s.isSocket() && (serviceOf(s) == u.Name || slices.Contains(socketsNamedBy(u), s.Name) && meantFor(u, s)) {
 				g.sockets = append(g.sockets, s)
 				taken[s] = true
 			}

@@ -2,7 +2,6 @@ package lint
 
 // For tests.
 var (
-	ParseSpan = parseSpan
 	Words     = words
 	Variables = variables
 )

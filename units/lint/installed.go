@@ -39,7 +39,9 @@ func LoadInstalled(ctx context.Context, service string, show units.Show) ([]*Uni
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, s)
+		if meantFor(u, s) {
+			list = append(list, s)
+		}
 	}
 	return list, nil
 }

@@ -35,7 +35,7 @@ func LoadFiles(name string, files ...string) (*Unit, error) {
 			return nil, fmt.Errorf("read unit %s: %w", name, err)
 		}
 		if !info.Mode().IsRegular() || info.Size() > maxFile {
-			return nil, fmt.Errorf("read unit %s: %s is no file, or too large for a unit", name, file)
+			return nil, fmt.Errorf("read unit %s: %s is not a regular file, or is larger than 1 MiB", name, file)
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -65,6 +65,9 @@ func LoadSite(files ...string) ([]*Unit, error) {
 	}
 	for _, file := range files {
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			if _, err := os.ReadDir(file); err != nil {
+				return nil, fmt.Errorf("look for units: %w", err)
+			}
 			for _, name := range unitsIn(file) {
 				if _, err := add(name); err != nil {
 					return nil, err
@@ -96,12 +99,13 @@ func LoadSite(files ...string) ([]*Unit, error) {
 			if !strings.HasSuffix(name, ".socket") || containsUnit(units, name) {
 				continue
 			}
-			// Sockets of other services are none of our business.
+			// Sockets of other services are none of our business, and neither is
+			// whether they can be read.
 			s, err := Load(file)
-			if err != nil {
+			switch isNamed := slices.Contains(socketsNamedBy(u), name); {
+			case err != nil && isNamed:
 				return nil, err
-			}
-			if serviceOf(s) == u.Name || slices.Contains(socketsNamedBy(u), name) {
+			case err == nil && (serviceOf(s) == u.Name || isNamed && meantFor(u, s)):
 				units = append(units, s)
 			}
 		}
@@ -112,7 +116,7 @@ func LoadSite(files ...string) ([]*Unit, error) {
 func named(name string) func(*Unit) bool { return func(u *Unit) bool { return u.Name == name } }
 
 // unitsIn returns the service and socket files in a directory, sorted. What cannot
-// be read has none.
+// be read has none. A unit that is masked, by a link to /dev/null, is none.
 func unitsIn(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -120,9 +124,14 @@ func unitsIn(dir string) []string {
 	}
 	var files []string
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".service" || ext == ".socket") {
-			files = append(files, filepath.Join(dir, e.Name()))
+		file := filepath.Join(dir, e.Name())
+		if ext := filepath.Ext(file); e.IsDir() || ext != ".service" && ext != ".socket" {
+			continue
 		}
+		if target, err := os.Readlink(file); err == nil && target == os.DevNull {
+			continue
+		}
+		files = append(files, file)
 	}
 	return files
 }
@@ -138,6 +147,16 @@ func serviceOf(socket *Unit) string {
 		return socket.expand(s.Value)
 	}
 	return socket.base() + ".service"
+}
+
+// meantFor tells whether a socket that a service names is for that service, whatever
+// it starts: and not, as in Requires=docker.socket, that of another one which this
+// service needs.
+func meantFor(service, socket *Unit) bool {
+	if serviceOf(socket) == service.Name || socket.base() == service.base() || strings.HasPrefix(socket.base(), service.base()+"-") {
+		return true
+	}
+	return slices.ContainsFunc(service.words("Service", "Sockets"), func(s Setting) bool { return s.Value == socket.Name })
 }
 
 // socketsNamedBy returns the socket units that a service depends on by name.

@@ -28,7 +28,7 @@ ExecReload= fails.`,
 				if list := g.service.list("Service", "RuntimeDirectory"); len(list) > 0 {
 					at = list[0].Position
 				}
-				report(g.service, at, "there is no RuntimeDirectory=handoff/%s, and so no control socket: hdctl cannot reach the service", g.service.base())
+				report(g.service, at, "there is no RuntimeDirectory=handoff/%s, and so no control socket: hdctl cannot reach the service%s", g.service.base(), g.unless("HANDOFF_CONTROL"))
 			}),
 		},
 		{
@@ -111,7 +111,7 @@ service, or of the machine, an operator's "hdctl pause" is forgotten.`,
 				if list := g.service.list("Service", "StateDirectory"); len(list) > 0 {
 					at = list[0].Position
 				}
-				report(g.service, at, "there is no StateDirectory=handoff/%s: the history of upgrades, and a pause, do not survive a restart", g.name())
+				report(g.service, at, "there is no StateDirectory=handoff/%s: the history of upgrades, and a pause, do not survive a restart%s", g.name(), g.unless("HANDOFF_STATE_DIR"))
 			}),
 		},
 		{

@@ -135,6 +135,22 @@ func (g *group) variables() map[string]Setting {
 	return m
 }
 
+// unknown tells whether a variable may have another value than Environment= says: from
+// a file, which is not read, or from the service manager.
+func (g *group) unknown(name string) bool {
+	return len(g.service.list("Service", "EnvironmentFile")) > 0 ||
+		slices.ContainsFunc(g.service.words("Service", "PassEnvironment"), func(s Setting) bool { return s.Value == name })
+}
+
+// unless is the end of a sentence that is wrong if a variable has another value than
+// is known here.
+func (g *group) unless(name string) string {
+	if !g.unknown(name) {
+		return ""
+	}
+	return ", unless EnvironmentFile= or PassEnvironment= sets " + name
+}
+
 // duration returns the value of a variable that has a duration: -1 is none. With one
 // that the library refuses it is the default.
 func (g *group) duration(name string, byDefault time.Duration) time.Duration {

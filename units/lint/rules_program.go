@@ -110,5 +110,8 @@ func wrapper(argv []string) string {
 	case "exec":
 		return ""
 	}
+	if name == "bash" && !strings.ContainsAny(argv[i+1], ";&|\n") {
+		return "" // it executes a single command in its own process
+	}
 	return name
 }

@@ -55,7 +55,7 @@ new version cannot start, and a package or a playbook goes on as if it ran.`,
 						waits = true
 					}
 				}
-				if len(commands) > 0 && !waits {
+				if len(commands) > 0 && !waits && !slices.ContainsFunc(commands, mayWait) {
 					report(g.service, commands[0].Position, "nothing here waits for an upgrade, as \"hdctl upgrade\" does")
 				}
 			}),
@@ -162,6 +162,18 @@ func upgradeOf(c command) (upgrade, bool) {
 		}
 	}
 	return up, true
+}
+
+// mayWait tells whether a command is another program than those of which it is known
+// that they send a signal, ask for something, or do nothing.
+func mayWait(c command) bool {
+	switch filepath.Base(c.argv[0]) {
+	case "kill", "pkill", "killall", "true", "false", "echo", "sleep", "touch", "logger", "hdctl", "systemctl":
+		return false
+	case "sh", "bash", "dash":
+		return strings.Contains(strings.Join(c.argv, " "), "hdctl ")
+	}
+	return true
 }
 
 // system tells whether the units say that they are for the system.

@@ -3,6 +3,8 @@ package lint
 import (
 	"strconv"
 	"time"
+
+	"github.com/hdctl/handoff/units"
 )
 
 const (
@@ -51,7 +53,7 @@ and most clients wait for a few seconds only.`,
 			Good:   "RestartSec=100ms",
 			check: onService(func(g *group, report report) {
 				s, ok := g.service.last(isSpan, "Service", "RestartSec")
-				if d, _ := parseSpan(s.Value); ok && d > longRestart {
+				if d, _ := units.ParseSpan(s.Value); ok && d > longRestart {
 					report(g.service, s.Position, "RestartSec=%s: after a crash clients wait for that long", s.Value)
 				}
 			}),
@@ -104,7 +106,7 @@ service is started again and again.`,
 				if old, found := u.last(isSpan, "Service", "StartLimitInterval"); found && !ok {
 					s, ok = old, true
 				}
-				if d, _ := parseSpan(s.Value); ok && d == 0 {
+				if d, _ := units.ParseSpan(s.Value); ok && d == 0 {
 					return
 				}
 				burst, found := u.last(isNumber, "Unit", "StartLimitBurst")
@@ -155,7 +157,7 @@ or a disk that hangs takes that long without anything being wrong.`,
 			Good:   "WatchdogSec=10s",
 			check: onService(func(g *group, report report) {
 				s, ok := g.service.last(isSpan, "Service", "WatchdogSec")
-				if d, _ := parseSpan(s.Value); ok && d > 0 && d < shortWatchdog {
+				if d, _ := units.ParseSpan(s.Value); ok && d > 0 && d < shortWatchdog {
 					report(g.service, s.Position, "WatchdogSec=%s: a pause of that length kills all generations", s.Value)
 				}
 			}),
@@ -163,7 +165,7 @@ or a disk that hangs takes that long without anything being wrong.`,
 	}
 }
 
-func isSpan(s string) bool { _, ok := parseSpan(s); return ok }
+func isSpan(s string) bool { _, ok := units.ParseSpan(s); return ok }
 
 func isNumber(s string) bool { _, err := strconv.ParseUint(s, 10, 32); return err == nil }
 

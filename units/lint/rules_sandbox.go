@@ -79,6 +79,7 @@ func filterOf(list []Setting) filter {
 		for _, name := range words(value) {
 			name, _, _ = strings.Cut(name, ":") // the errno of a system call
 			if inverted != f.allow {
+				f.names = slices.DeleteFunc(f.names, func(n string) bool { return n == "~"+name }) // allowed again
 				if !slices.Contains(f.names, name) {
 					f.names = append(f.names, name)
 				}

@@ -3,6 +3,8 @@ package lint
 import (
 	"strconv"
 	"strings"
+
+	"github.com/hdctl/handoff/units"
 )
 
 // smallBacklog is what was once the largest.
@@ -92,7 +94,7 @@ are refused, and that stays so until somebody comes.`,
 					return
 				}
 				s, ok := u.last(isSpan, "Socket", "TriggerLimitIntervalSec")
-				d, _ := parseSpan(s.Value)
+				d, _ := units.ParseSpan(s.Value)
 				switch {
 				case !ok:
 					report(u, u.at("Socket"), "there is no TriggerLimitIntervalSec=0: a service that crashes 20 times in 2s closes its socket")

@@ -222,7 +222,7 @@ answer to SIGHUP.`,
 					return
 				}
 				vars := g.variables()
-				if vars["HANDOFF_NOTIFY_RELOAD"].Value != "on" {
+				if vars["HANDOFF_NOTIFY_RELOAD"].Value != "on" && !g.unknown("HANDOFF_NOTIFY_RELOAD") {
 					report(g.service, s.Position, "Type=notify-reload, and HANDOFF_NOTIFY_RELOAD is not on: the service does not tell systemd of a reload")
 				}
 				if v := vars["HANDOFF_SIGHUP"]; v.Value == "off" {

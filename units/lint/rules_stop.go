@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/hdctl/handoff/units"
 )
 
 // Defaults of systemd and of this library, and what the library adds to an upgrade.
@@ -97,6 +99,9 @@ ExecStop=, and so that one waits for the process.`,
 					report(g.service, g.service.at("Service"), "there is no ExecStop=: at a stop, systemd does not wait for the main process of a service that was upgraded")
 					return
 				}
+				if slices.ContainsFunc(commands, mayWait) {
+					return // who knows
+				}
 				report(g.service, commands[0].Position, "ExecStop= does not wait for the main process, and neither does systemd if the service was upgraded")
 			}),
 		},
@@ -114,17 +119,17 @@ HANDOFF_READY_TIMEOUT, HANDOFF_PROBATION and 10 seconds.`,
 				limit, at, set := g.timeout("TimeoutStartSec")
 				ready, probation := g.duration("HANDOFF_READY_TIMEOUT", 30*time.Second), g.duration("HANDOFF_PROBATION", 2*time.Second)
 				switch {
-				case limit == infinity:
+				case limit == units.Infinity:
 				case ready <= 0:
 					v := g.variables()["HANDOFF_READY_TIMEOUT"]
 					report(g.service, v.Position, "the service sets no limit for getting ready, and systemd kills ExecReload= after %v", limit)
 				case limit > ready+max(probation, 0)+upgradeSlack:
 				case set:
-					report(g.service, at, "%v are not more than an upgrade may take: %v to get ready, %v of probation and %v",
-						limit, ready, max(probation, 0), upgradeSlack)
+					report(g.service, at, "%v are not more than an upgrade may take: %v to get ready, %v of probation and %v%s",
+						limit, ready, max(probation, 0), upgradeSlack, g.unless("HANDOFF_READY_TIMEOUT"))
 				default:
-					report(g.service, at, "there is no TimeoutStartSec=, and the default of %v is not more than an upgrade may take: %v to get ready, %v of probation and %v",
-						limit, ready, max(probation, 0), upgradeSlack)
+					report(g.service, at, "there is no TimeoutStartSec=, and the default of %v is not more than an upgrade may take: %v to get ready, %v of probation and %v%s",
+						limit, ready, max(probation, 0), upgradeSlack, g.unless("HANDOFF_READY_TIMEOUT"))
 				}
 			}),
 		},
@@ -143,9 +148,9 @@ finish within HANDOFF_STOP_TIMEOUT (20 seconds by default).`,
 				switch {
 				case limit > max(stop, 0):
 				case set:
-					report(g.service, at, "systemd kills after %v, and the service may take %v (HANDOFF_STOP_TIMEOUT)", limit, stop)
+					report(g.service, at, "systemd kills after %v, and the service may take %v (HANDOFF_STOP_TIMEOUT)%s", limit, stop, g.unless("HANDOFF_STOP_TIMEOUT"))
 				default:
-					report(g.service, at, "there is no TimeoutStopSec=: systemd kills after %v, and the service may take %v (HANDOFF_STOP_TIMEOUT)", limit, stop)
+					report(g.service, at, "there is no TimeoutStopSec=: systemd kills after %v, and the service may take %v (HANDOFF_STOP_TIMEOUT)%s", limit, stop, g.unless("HANDOFF_STOP_TIMEOUT"))
 				}
 			}),
 		},
@@ -160,11 +165,11 @@ without TimeoutStopSec= so does a stop, and a shutdown. Clients wait meanwhile.`
 			Good:   "TimeoutStopSec=25s",
 			check: onService(func(g *group, report report) {
 				start, at, set := g.timeout("TimeoutStartSec")
-				if set && start == infinity {
+				if set && start == units.Infinity {
 					report(g.service, at, "there is no limit for a start or a reload that hangs")
 				}
 				stop, other, set := g.timeout("TimeoutStopSec")
-				if set && stop == infinity && (other != at || start != infinity) {
+				if set && stop == units.Infinity && (other != at || start != units.Infinity) {
 					report(g.service, other, "there is no limit for a stop that hangs")
 				}
 			}),
@@ -180,7 +185,7 @@ anew. It ends as a failure (result "timeout").`,
 			Good:   "RuntimeMaxSec=infinity",
 			check: onService(func(g *group, report report) {
 				s, ok := g.service.last(func(v string) bool { _, ok := parseTimeout(v); return ok }, "Service", "RuntimeMaxSec")
-				if d, _ := parseTimeout(s.Value); ok && d != infinity {
+				if d, _ := parseTimeout(s.Value); ok && d != units.Infinity {
 					report(g.service, s.Position, "RuntimeMaxSec=%s: systemd ends all generations that long after the start of the service, upgraded or not", s.Value)
 				}
 			}),

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -70,17 +71,58 @@ func TestLoadSite(t *testing.T) {
 		}
 		assert.Equal(t, tt.want, got, "%q", tt.named)
 	}
-	_, err := lint.LoadSite(filepath.Join(dir, "README"))
+	// Units beside it that are masked, or cannot be read, are none of its business.
+	require.NoError(t, os.Symlink(os.DevNull, filepath.Join(dir, "masked.socket")))
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "broken.socket")))
+	list, err := lint.LoadSite(dir + "/app.service")
+	require.NoError(t, err)
+	assert.Len(t, list, 4)
+	require.NoError(t, os.Remove(filepath.Join(dir, "broken.socket")))
+	list, err = lint.LoadSite(dir)
+	require.NoError(t, err)
+	assert.Len(t, list, 6)
+	_, err = lint.LoadSite(filepath.Join(dir, "README"))
 	assert.ErrorContains(t, err, "neither a .service nor a .socket")
 	_, err = lint.LoadSite(filepath.Join(dir, "nothing.service"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// A service can need a socket that is not its own, programs can do what is not known
+// here, and values can come from elsewhere: nothing of that is a mistake.
+func TestNotAsserted(t *testing.T) {
+	load := func(change func(service string) string) []lint.Finding {
+		dir := t.TempDir()
+		for _, name := range []string{"app.service", "app.socket"} {
+			text, err := os.ReadFile(filepath.Join("testdata", "base", name))
+			require.NoError(t, err)
+			if name == "app.service" {
+				text = []byte(change(string(text)))
+			}
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o644))
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "docker.socket"), []byte("[Socket]\nListenStream=/run/docker.sock\n"), 0o644))
+		units, err := lint.LoadSite(filepath.Join(dir, "app.service"))
+		require.NoError(t, err)
+		return lint.Check(units, lint.Options{})
+	}
+	replace := func(pairs ...string) func(string) string { return strings.NewReplacer(pairs...).Replace }
+	assert.Empty(t, load(replace("Requires=app.socket", "Requires=app.socket docker.socket")))
+	assert.Empty(t, load(replace("ExecReload=/usr/bin/hdctl upgrade --queue app", "ExecReload=/usr/lib/app/reload")))
+	assert.Empty(t, load(replace("ExecStop=/usr/bin/hdctl exec-stop", "ExecStop=/usr/lib/app/stop")))
+	assert.Empty(t, load(replace("ExecStart=/usr/bin/app", "ExecStart=/bin/bash -c '/usr/bin/app -v'")))
+	assert.Len(t, load(replace("ExecStart=/usr/bin/app", "ExecStart=/bin/bash -c 'cd /; /usr/bin/app'")), 1)
+	assert.Empty(t, load(replace("[Service]", "[Service]\nSystemCallFilter=@system-service\nSystemCallFilter=~@process\nSystemCallFilter=@process")))
+
+	findings := load(replace("[Service]", "[Service]\nTimeoutStopSec=5s\nEnvironmentFile=-/etc/default/app"))
+	require.Len(t, findings, 1)
+	assert.Contains(t, findings[0].Message, ", unless EnvironmentFile= or PassEnvironment= sets HANDOFF_STOP_TIMEOUT")
 }
 
 // The files of an installed service are those that systemd names.
 func TestLoadInstalled(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{
-		"lib/app.service": "[Service]\nKillMode=mixed\n", "etc/b.conf": "[Service]\nKillMode=control-group\n", "etc/a b.conf": "[Service]\nUser=a\n",
+		"lib/app.service": "[Unit]\nRequires=docker.socket\n[Service]\nKillMode=mixed\n", "lib/docker.socket": "", "etc/b.conf": "[Service]\nKillMode=control-group\n", "etc/a b.conf": "[Service]\nUser=a\n",
 		"lib/x.socket": "[Socket]\nService=app.service\n",
 	}
 	for name, text := range files {
@@ -93,7 +135,8 @@ func TestLoadInstalled(t *testing.T) {
 			"FragmentPath": dir + "/lib/app.service", "DropInPaths": `"` + dir + `/etc/a b.conf" ` + dir + "/etc/b.conf",
 			"TriggeredBy": "x.socket app.timer gone.socket",
 		},
-		"x.socket": {"FragmentPath": dir + "/lib/x.socket"},
+		"x.socket":      {"FragmentPath": dir + "/lib/x.socket"},
+		"docker.socket": {"FragmentPath": dir + "/lib/docker.socket"}, // of another service
 	}
 	var asked []string
 	show := func(_ context.Context, unit string, _ ...string) (map[string]string, error) {
@@ -102,7 +145,7 @@ func TestLoadInstalled(t *testing.T) {
 	}
 	units, err := lint.LoadInstalled(t.Context(), "app", show)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"app.service", "x.socket", "gone.socket"}, asked)
+	assert.Equal(t, []string{"app.service", "docker.socket", "x.socket", "gone.socket"}, asked)
 	require.Len(t, units, 2)
 	assert.Equal(t, []string{dir + "/lib/app.service", dir + "/etc/a b.conf", dir + "/etc/b.conf"}, units[0].Files)
 	assert.False(t, slices.ContainsFunc(lint.Check(units, lint.Options{}), func(f lint.Finding) bool { return f.Rule == "kill-mode" }))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/hdctl/handoff/units"
 	"github.com/hdctl/handoff/units/lint"
 )
 
@@ -42,16 +43,16 @@ var spans = []struct {
 
 func TestSpans(t *testing.T) {
 	for _, tt := range spans {
-		got, ok := lint.ParseSpan(tt.text)
+		got, ok := units.ParseSpan(tt.text)
 		assert.Equal(t, tt.want >= 0, ok, "%q", tt.text)
 		if ok {
 			assert.Equal(t, tt.want, got, "%q", tt.text)
 		}
 	}
-	got, ok := lint.ParseSpan("infinity")
+	got, ok := units.ParseSpan("infinity")
 	assert.True(t, ok)
 	assert.Greater(t, got, 200*365*24*time.Hour)
-	_, ok = lint.ParseSpan("999999999999y")
+	_, ok = units.ParseSpan("999999999999y")
 	assert.False(t, ok)
 }
 

@@ -115,8 +115,13 @@ func (e emitter) status(s *control.Status) {
 		e.living(self)
 		return
 	}
+	known := make(map[int]bool)
 	for i := range s.Generations {
-		e.living(&s.Generations[i])
+		g := &s.Generations[i]
+		if !known[g.Number] { // two series that are the same would fail the scrape
+			known[g.Number] = true
+			e.living(g)
+		}
 	}
 	e.service(s)
 	e.file(s.Disk)

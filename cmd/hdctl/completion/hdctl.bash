@@ -1,7 +1,7 @@
 # bash completion for hdctl. Made by: hdctl completion bash
 
 _hdctl() {
-    local program=$1 line i
+    local program=$1 line path i
     type -P -- "$program" >/dev/null || program=hdctl
     COMPREPLY=()
     while IFS= read -r line; do
@@ -10,7 +10,10 @@ _hdctl() {
             if [[ $2 == -*=* ]]; then
                 # "=" is not in COMP_WORDBREAKS: the path is a part of the word.
                 compopt -o nospace 2>/dev/null
-                mapfile -t COMPREPLY < <(compgen -"${line:1:1}" -P "${2%%=*}=" -- "${2#*=}")
+                while IFS= read -r path; do
+                    printf -v path %q "$path"
+                    COMPREPLY+=("${2%%=*}=$path")
+                done < <(compgen -"${line:1:1}" -- "${2#*=}")
             elif [[ $line == :files ]]; then
                 compopt -o default 2>/dev/null
             else
