@@ -5,12 +5,12 @@
 #   packaging/build.sh            into dist/
 #   packaging/build.sh version    print the version that they would have
 #
-# The same commit gives the same bytes, in whatever directory, on whatever day: all
-# times are that of the commit, and nothing of this machine gets in.
+# The same commit and the same Go give the same bytes, in whatever directory, on
+# whatever day: all times are that of the commit, and nothing of this machine gets in.
 #
 # The environment changes what is built:
 #
-#   VERSION            version of the packages     (from git describe)
+#   VERSION            version of the packages     (from git describe; digits, letters, . + ~)
 #   SOURCE_DATE_EPOCH  time in them, in seconds    (of the commit)
 #   GOARCH             for which machines          (this one's)
 #   OUT                where they go               (dist)
@@ -27,12 +27,19 @@ set -eu
 : "${PACKAGES:=hdctl handoff-demo}"
 : "${DEMO:=./cmd/handoff-demo}"
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd -P)
 here=$PWD
 cd "$root"
 
-# Somebody else's checkout is good enough to be read.
-repo() { git -c safe.directory="$root" "$@"; }
+# What the caller has set for other builds must not get in. "go run" is for this machine.
+LC_ALL=C
+export LC_ALL
+ARCH=$(go env GOARCH)
+unset GOOS GOARCH GOEXPERIMENT GZIP
+
+# Somebody else's checkout is good enough to be read; but not a repository around the
+# sources, which has versions of its own.
+repo() { GIT_CEILING_DIRECTORIES=${root%/*} git -c safe.directory="$root" "$@"; }
 
 # version_of_git makes a version that deb and rpm sort as git does:
 #
@@ -40,16 +47,30 @@ repo() { git -c safe.directory="$root" "$@"; }
 #   v1.2.3, 4 commits later    1.2.3+4.gabc1234         above 1.2.3
 #   v2.0.0-rc1                 2.0.0~rc1                below 2.0.0
 #   no tag                     0.0~git20260102030405.abc1234
+#   any of them, and changes   1.2.3+dirty              above 1.2.3
+#   that are not committed
 version_of_git() {
-	if described=$(repo describe --tags --match 'v[0-9]*' 2>/dev/null); then
-		echo "$described" | sed -E -e 's/^v//' -e 's/-([0-9]+)-g([0-9a-f]+)$/+\1.g\2/' -e 's/-/~/g'
-	else
-		echo "0.0~git$(TZ=UTC repo log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd.%h --abbrev=7)"
-	fi
+	repo rev-parse --verify --quiet HEAD >/dev/null 2>&1 || return
+	described=$(repo describe --tags --abbrev=7 --match 'v[0-9]*' 2>/dev/null |
+		sed -E -e 's/^v//' -e 's/-([0-9]+)-g([0-9a-f]+)$/+\1.g\2/' -e 's/-/~/g')
+	[ -n "$described" ] ||
+		described=0.0~git$(TZ=UTC repo log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd.%h --abbrev=7)
+	[ -z "$(repo status --porcelain --untracked-files=no)" ] || described=$described+dirty
+	echo "$described"
 }
 
 VERSION=${VERSION:-$(version_of_git)} || VERSION=
 VERSION=${VERSION#v}
+case $VERSION in
+'')
+	echo "build.sh: not in a git checkout: set VERSION and SOURCE_DATE_EPOCH" >&2
+	exit 1
+	;;
+[!0-9]* | *[!0-9A-Za-z.+~]*)
+	echo "build.sh: no version for deb and rpm: $VERSION: it begins with a digit, and has digits, letters, . + ~" >&2
+	exit 1
+	;;
+esac
 if [ "${1:-}" = version ]; then
 	echo "$VERSION"
 	exit
@@ -58,16 +79,14 @@ case ${OUT:=$root/dist} in
 /*) ;;
 *) OUT=$here/$OUT ;;
 esac
-mkdir -p "$OUT"
-: "${SOURCE_DATE_EPOCH:=$(repo log -1 --format=%ct)}"
-if [ -z "$VERSION" ] || [ -z "$SOURCE_DATE_EPOCH" ]; then
+: "${SOURCE_DATE_EPOCH:=$(repo log -1 --format=%ct 2>/dev/null)}"
+if [ -z "$SOURCE_DATE_EPOCH" ]; then
 	echo "build.sh: not in a git checkout: set VERSION and SOURCE_DATE_EPOCH" >&2
 	exit 1
 fi
-# nfpm reads all of these. Not GOARCH: "go run" would build nfpm itself for it.
-ARCH=$(go env GOARCH)
+mkdir -p "$OUT"
+# nfpm reads all of these.
 export VERSION SOURCE_DATE_EPOCH ARCH
-unset GOARCH
 maintainer=$(sed -n 's/^maintainer: //p' packaging/nfpm/hdctl.yaml)
 
 # Everything that gets into a package is first put here, under the name that
@@ -80,7 +99,8 @@ umask 022
 # compile ARCH OUTPUT PACKAGE builds a program without anything that this machine has
 # and another one has not: no C library, no paths, no state of the checkout.
 compile() {
-	GOARCH=$1 CGO_ENABLED=0 GOOS=linux GOFLAGS= go build -trimpath -buildvcs=false \
+	# Empty, Go would take what "go env -w" has set; GOAMD64 and the like are its defaults.
+	GOARCH=$1 GOFLAGS=-trimpath GOAMD64=v1 GOARM64=v8.0 CGO_ENABLED=0 GOOS=linux go build -buildvcs=false \
 		-ldflags "-s -w -X main.version=$VERSION" -o "$2" "$3"
 }
 
@@ -114,7 +134,7 @@ if [ -z "${HDCTL:-}" ]; then
 	compile "$(go env GOHOSTARCH)" "$HDCTL" ./cmd/hdctl
 fi
 
-cp LICENSE packaging/nfpm/copyright "$work/doc"
+cp LICENSE "$work/doc"
 gzip -9 -n -c CHANGELOG.md >"$work/doc/changelog.gz"
 # debian_changelog PACKAGE prints what Debian's tools read; people read changelog.gz.
 debian_changelog() {
@@ -139,14 +159,16 @@ stage_hdctl() {
 		gzip -9 -n "$work/man/$page"
 	done
 	for shell in bash zsh fish; do
-		"$HDCTL" completion "$shell" >"$work/completions/$shell" 
+		"$HDCTL" completion "$shell" >"$work/completions/$shell"
 	done
 	cp packaging/needrestart/handoff.conf "$work/needrestart.conf"
+	GOARCH=$ARCH packaging/copyright.sh ./cmd/hdctl >"$work/doc/hdctl.copyright"
 }
 
 # The name of a service and its sockets are said here, and nowhere else.
 stage_demo() {
 	compile "$ARCH" "$work/bin/handoff-demo" "$DEMO"
+	GOARCH=$ARCH packaging/copyright.sh "$DEMO" >"$work/doc/handoff-demo.copyright"
 	"$HDCTL" unit generate handoff-demo --quiet --output "$work/units" \
 		--description "Handoff demo" --exec /usr/bin/handoff-demo --dynamic-user \
 		--listen http=127.0.0.1:8080 --listen echo=127.0.0.1:7007

@@ -22,8 +22,8 @@ deb_preinst() {
 		# Perhaps after a removal that has left the configuration; then postinst
 		# gets the version that was there, just as in an upgrade.
 		if systemd_runs; then
-			mkdir -p "$notes"
-			: >"$notes/install"
+			forget_notes
+			mkdir -p "$notes" && touch "$notes/install" || :
 		fi
 		;;
 	esac
@@ -38,7 +38,7 @@ deb_postinst() {
 	case $1 in
 	configure)
 		if [ -n "${2:-}" ] && [ ! -e "$notes/install" ]; then
-			upgraded deb-systemd-invoke
+			upgraded deb-systemd-invoke || :
 		else
 			start_units
 		fi
@@ -76,6 +76,9 @@ deb_postrm() {
 			rmdir /run/handoff 2>/dev/null || :
 			forget_notes
 		fi
+		;;
+	abort-install) # nothing has come
+		forget_notes
 		;;
 	purge)
 		forget_state

@@ -88,9 +88,12 @@ upgraded() {
 	systemd_runs || return 0
 	# The reload below is the new unit's.
 	systemctl --system daemon-reload >&2 || :
+	# Sockets can be open without the service: their first client starts it.
+	# shellcheck disable=SC2086 # several units; one of them is enough
+	systemctl --quiet is-active $service $sockets || return 0
+	say_what_changed
 	# Who is stopped stays stopped, and starts with the new version some day.
 	systemctl --quiet is-active "$service" || return 0
-	say_what_changed
 
 	case $(switch) in
 	auto | "") ;;
@@ -106,19 +109,33 @@ upgraded() {
 		;;
 	esac
 
+	# systemd reloads nothing that somebody has masked.
+	if [ "$(systemctl show --property=LoadState --value "$service")" = masked ]; then
+		say "not upgraded: $service is masked. To run the new version:"
+		say "    systemctl unmask $service && systemctl reload $service"
+		return 0
+	fi
+	# As after "rpm --nodeps".
+	if ! command -v hdctl >/dev/null; then
+		say "not upgraded: hdctl is not installed. Install it; then, to run the new version:"
+		say "    systemctl reload $service"
+		return 0
+	fi
+
 	# A version from before the handoff library has no control socket to be asked by.
 	answer=0
-	hdctl status --quiet "$name" >/dev/null 2>&1 || answer=$?
+	answers || answer=$?
 	case $answer in
-	3 | 4 | 9 | 127)
+	3 | 4 | 9 | 124)
 		say "not upgraded: the running version does not answer hdctl. To run the new one (clients wait meanwhile):"
 		say "    systemctl restart $service"
 		return 0
 		;;
 	esac
 
-	# Waits until the new version serves, or is known not to.
-	since=$(journalctl --quiet --lines=0 --show-cursor 2>/dev/null | sed -n 's/^-- cursor: //p') || :
+	# Waits until the new version serves, or is known not to; at most for
+	# TimeoutStartSec= of the unit.
+	since=$(date +@%s.%N)
 	output=$("$@" reload "$service" 2>&1) && reloaded=0 || reloaded=$?
 	if [ "$reloaded" = 0 ]; then
 		# As "policy-rc.d returned 101, not running ...": somebody wants it so.
@@ -128,18 +145,24 @@ upgraded() {
 	say "the new version did not take over:"
 	reason=$(why "$since") || :
 	printf '%s\n' "${reason:-$output}" | head -n 30 | sed 's/^/    /' >&2
-	if hdctl status --quiet "$name" >/dev/null 2>&1; then
+	if answers; then
 		say "the version that ran before goes on serving. A restart would start the new one."
 	fi
 	say "hdctl status $name shows how it is; systemctl reload $service tries again"
 }
 
-# why prints what hdctl, which is the unit's ExecReload=, has to say since a cursor of
-# the journal: its error, with the last words of the new version.
+# answers asks the service whether it is there. Whatever is the matter with it: a
+# package manager does not wait for ever. The variables are of root's shell.
+answers() {
+	env -u HDCTL_SOCKET timeout 30 hdctl status --quiet "$name" >/dev/null 2>&1
+}
+
+# why prints what hdctl, which is the unit's ExecReload=, has said since a moment: its
+# error, with the last words of the new version. Not since a cursor of the journal:
+# after one that is another unit's, journalctl leaves out the first match.
 why() {
-	[ -n "$1" ] || return 0
-	journalctl --sync >/dev/null 2>&1 || :
-	journalctl --quiet --no-pager --output=cat --after-cursor="$1" --unit="$service" --identifier=hdctl 2>/dev/null |
+	timeout 10 journalctl --sync >/dev/null 2>&1 || :
+	journalctl --quiet --no-pager --output=cat --since="$1" --unit="$service" --identifier=hdctl 2>/dev/null |
 		sed -n '/^hdctl: error:/,$p'
 }
 
@@ -147,7 +170,8 @@ why() {
 # of its upgrades. With DynamicUser= the first is a link to the second. What the
 # service itself keeps elsewhere is for its own scripts.
 forget_state() {
-	rm -rf "/var/lib/handoff/$name" "/var/lib/private/handoff/$name" "/run/handoff/$name"
-	rmdir /var/lib/handoff /var/lib/private/handoff /run/handoff 2>/dev/null || :
+	root=${DPKG_ROOT:-} # another system's, perhaps
+	rm -rf "$root/var/lib/handoff/$name" "$root/var/lib/private/handoff/$name" "$root/run/handoff/$name"
+	rmdir "$root/var/lib/handoff" "$root/var/lib/private/handoff" "$root/run/handoff" 2>/dev/null || :
 }
 

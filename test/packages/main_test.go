@@ -80,7 +80,8 @@ func (d *dist) build() error {
 }
 
 // tools installs what the build otherwise starts by "go run", and an hdctl, so that
-// it is not done for each of the builds.
+// it is not done for each of the builds. All with the flags of build.sh: so Go's own
+// packages are compiled once where the cache is empty.
 func (d *dist) tools() error {
 	script, err := os.ReadFile("../../packaging/build.sh")
 	if err != nil {
@@ -92,8 +93,8 @@ func (d *dist) tools() error {
 	}
 	var errs []error
 	for _, args := range [][]string{
-		{"install", pinned[0][1]},
-		{"install", pinned[1][1]},
+		{"install", "-trimpath", pinned[0][1]},
+		{"install", "-trimpath", pinned[1][1]},
 		{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(d.dir, "hdctl"), "github.com/hdctl/handoff/cmd/hdctl"},
 	} {
 		cmd := exec.Command("go", args...)

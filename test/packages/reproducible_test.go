@@ -11,14 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReproducible builds the same sources in another directory: the packages are the
-// same to the last byte.
+// TestReproducible builds the same sources in another directory, where other things
+// are set: the packages are the same to the last byte.
 func TestReproducible(t *testing.T) {
+	t.Parallel()
 	built.path(t, "hdctl_"+v1+"-1_*.deb")
-	tree := filepath.Join(t.TempDir(), "somewhere", "else")
+	tree := filepath.Join(t.TempDir(), "somewhere else")
 	require.NoError(t, copyTree(tree, "../.."))
 	out := t.TempDir()
-	require.NoError(t, built.run(tree, out, "VERSION="+v1, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "HOME="+os.Getenv("HOME")))
+	require.NoError(t, built.run(tree, out, "VERSION="+v1,
+		"TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GZIP=-1", "GOOS=plan9", "GOAMD64=v3", "GOFLAGS=-ldflags=-compressdwarf=false"))
 	files, err := os.ReadDir(out)
 	require.NoError(t, err)
 	require.Len(t, files, 4)

@@ -108,6 +108,28 @@ func (h *host) upgrades() {
 		h.requireUpgraded(before, v2)
 	})
 
+	h.step("upgrades are paused", func(t *testing.T) {
+		h.MustRun(t, "hdctl", "pause", name, "--reason", "not tonight")
+		before := h.state()
+		output := h.install(v1)
+		assert.Contains(t, output, "upgrades are paused")
+		assert.Contains(t, output, "not tonight")
+		assert.Contains(t, output, "hdctl resume "+name)
+		h.requireUntouched(before, v2)
+		h.MustRun(t, "hdctl", "resume", name)
+	})
+
+	h.step("masked, or without hdctl", func(t *testing.T) {
+		before := h.state()
+		h.MustSystemctl(t, "mask", service)
+		assert.Contains(t, h.install(v1), "systemctl unmask "+service+" && systemctl reload "+service)
+		h.MustSystemctl(t, "unmask", service)
+		h.MustRun(t, "mv", "/usr/bin/hdctl", "/usr/bin/away")
+		assert.Contains(t, h.install(v1), "hdctl is not installed")
+		h.MustRun(t, "mv", "/usr/bin/away", "/usr/bin/hdctl")
+		h.requireUntouched(before, v2)
+	})
+
 	h.step("no systemd", func(t *testing.T) {
 		before := h.state()
 		args := append([]string{"unshare", "--mount", "sh", "-c", `mount -t tmpfs tmpfs /run && "$@"`, "sh"}, h.family.install...)
