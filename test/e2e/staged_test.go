@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -68,6 +69,19 @@ func (s *site) waitAnswered(l *load.Load, generation, n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	require.NoError(s.t, l.WaitAnswered(ctx, generation, n), "requests answered by generation %d\n%v", generation, l.Report())
+}
+
+// waitBegunAfter waits until a connection of a load that began after an instant was
+// answered: those before it may have waited for that in the backlog.
+func (s *site) waitBegunAfter(l *load.Load, at time.Time) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(s.t, l.Wait(ctx, func(r load.Report) bool {
+		return slices.ContainsFunc(r.Arrivals, func(a load.Arrival) bool {
+			return a.Due.Add(a.Begun).After(at) && a.Answered > 0
+		})
+	}), "%v", l.Report())
 }
 
 // TestFortyStagedUpgradesLoseNothing stages 40 versions, 20 of which are promoted and
@@ -278,7 +292,7 @@ func TestOldOneDiesOnStage(t *testing.T) {
 	})
 	serves := time.Now()
 	s.number, s.version = st.Main, tr.label
-	s.waitAnswered(tr.load, s.number, 20)
+	s.waitBegunAfter(tr.load, serves)
 	tr.report = tr.load.Stop()
 	tr.assertAnswered(true)
 	tr.assertAnsweredAfter(serves)
