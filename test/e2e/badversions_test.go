@@ -59,6 +59,7 @@ func TestBadVersionsBeforeConfirm(t *testing.T) {
 // TestPanicAtTheHundredthRequest is one of them that takes its time: on a slow machine
 // a hundred requests are not there at once.
 func TestPanicAtTheHundredthRequest(t *testing.T) {
+	t.Parallel()
 	s := newTrials(t, func(u *units.Service) { u.Probation = 3 * time.Second })
 	s.tryDeath(t, fault.Plan{Fault: fault.Panic, At: fault.Request, Request: 100}, control.ViaHdctl)
 }

@@ -18,6 +18,7 @@ import (
 // the reload fails and says why, nothing has changed, and the next good version
 // takes over at once.
 func TestOldKeepsServingUntilNewIsReady(t *testing.T) {
+	t.Parallel()
 	write := func(content []byte, mode os.FileMode) func(*site) {
 		return func(s *site) { require.NoError(s.t, s.WriteFile(program, content, mode)) }
 	}
@@ -139,6 +140,7 @@ func TestOldKeepsServingUntilNewIsReady(t *testing.T) {
 
 // TestEachOutcomeIsInTheJournal looks for the structured records.
 func TestEachOutcomeIsInTheJournal(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	s.deploy("demo-v2")
 	s.reload()

@@ -125,6 +125,7 @@ func (s *site) drainRecords() (records []drainRecord) {
 // hands over: whoever is main then, each end is recorded by one of them, as what it
 // was.
 func TestEachDrainIsInTheJournalOnce(t *testing.T) {
+	t.Parallel()
 	const rounds = 40
 	s := newSite(t, options{probation: 20 * time.Millisecond})
 	l := s.startLoad(load.Options{

@@ -145,6 +145,7 @@ func TestDrainClosesTheDoorForAWhile(t *testing.T) {
 // TestStopWhileTheDoorIsClosed stops and restarts a service whose door is closed:
 // that ends the hold as well, and who waits is served by the next start.
 func TestStopWhileTheDoorIsClosed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) { u.StopTimeout = stopTimeout }})
 	s.reload()
 	s.mustHdctl("drain", "demo")
@@ -244,6 +245,7 @@ func TestWaitForWhatIsToCome(t *testing.T) {
 
 // TestConnsTellsWhoIsThere lists connections by generation, listener and state.
 func TestConnsTellsWhoIsThere(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	old := s.holdIn(1)[0]
 	idle, busy, fresh := s.connect(), s.connect(), s.connect()
@@ -308,6 +310,7 @@ func TestConnsTellsWhoIsThere(t *testing.T) {
 // TestUpgradeIsRefusedWhenCrowded has a service choose that too many drains are no
 // reason to hurry one: the upgrade is refused, with the list of who is in the way.
 func TestUpgradeIsRefusedWhenCrowded(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) {
 		u.MaxDraining = 2
 		u.Environment = append(u.Environment, units.Variable{Name: "HANDOFF_OVERFLOW", Value: "refuse"})
@@ -337,6 +340,7 @@ func TestUpgradeIsRefusedWhenCrowded(t *testing.T) {
 // TestKilledDrainerLeavesWithItsReason kills an old generation: it leaves the list,
 // events and journal tell why, and nobody else is disturbed.
 func TestKilledDrainerLeavesWithItsReason(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	held := s.holdIn(2)
 	pid := generation(t, s.status(), 1).PID

@@ -303,6 +303,7 @@ func (s *site) waitDraining(n int) control.Status {
 // until its process is gone, with what it holds; what is on disk; what failed; and
 // something useful if main hangs.
 func TestEverythingIsVisible(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	held := s.openEcho()
 	require.Equal(t, "1: a", held.say("a"))

@@ -141,6 +141,7 @@ func (s *site) requireJournalAttribution(upgrades int) {
 // ExecReload= has it, the second waits and gets an upgrade of its own; without it
 // is told of the first.
 func TestReloadWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 2 * time.Second})
 	first := s.inBackground("hdctl", "upgrade", "demo")
 	s.waitPhase(control.PhaseProbation)
@@ -158,6 +159,7 @@ func TestReloadWaitsForItsTurn(t *testing.T) {
 // TestSecondClientFollows has a client that goes away in the middle: the upgrade
 // goes on, and status tells how it ended.
 func TestSecondClientFollows(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	first := make(chan testbed.Result, 1)

@@ -131,6 +131,7 @@ func (a *asker) stop(t *testing.T) {
 // TestARefusedSessionIsServedOn has a session that no successor takes: the old
 // generation serves it on, until the deadline, while the others move.
 func TestARefusedSessionIsServedOn(t *testing.T) {
+	t.Parallel()
 	const moving = 5
 	s := newKinds(t, silent, func(u *units.Service) { u.DrainTimeout = 5 * time.Second }, "session")
 	ctx := t.Context()

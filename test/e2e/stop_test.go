@@ -103,6 +103,7 @@ func TestAStopIsAStop(t *testing.T) {
 // TestStopEndsTheService stops sockets and service: nothing is left, the port is
 // closed, and it was no failure.
 func TestStopEndsTheService(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{unit: func(u *units.Service) { u.StopTimeout = stopTimeout }})
 	held := s.openEcho()
 	require.Equal(t, "1: a", held.say("a"))
@@ -126,6 +127,7 @@ func TestStopEndsTheService(t *testing.T) {
 // TestRestartMakesClientsWait restarts under load: no connection is refused, and
 // idle keep-alive connections do not hold it up for the whole StopTimeout.
 func TestRestartMakesClientsWait(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{})
 	l := s.startLoad(load.Options{New: load.Traffic{Conns: 4, Rate: 50}, Idle: 8})
 	began := time.Now()

@@ -16,6 +16,7 @@ import (
 // TestSystemdsViewIsRight compares systemd's view with the service's own at each
 // step: main PID, state, status text, and no restart that nobody asked for.
 func TestSystemdsViewIsRight(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{probation: 2 * time.Second})
 	check := func(number, serves int, text string) {
 		t.Helper()
