@@ -19,10 +19,10 @@ demo: ## Show it: a service under load is upgraded, again and again
 
 test: ## Run all tests: race detector, leak checks, real systemd (as root)
 	@sh test/prepare.sh test
-	@# Not cached: much of what is tested is outside of Go.
-	$(RACE) $$(go list ./... | grep -v '/test/e2e$$')
-	@# They want the machine for themselves.
-	$(RACE) ./test/e2e
+	@# Not cached: much of what is tested is outside of Go. One package after the
+	@# other: tests with processes, descriptors and clocks want the machine for
+	@# themselves.
+	$(RACE) -p 1 ./...
 	@# What the race detector would falsify: allocations.
 	go test -count=1 -run '^TestCost' ./upgrade
 
