@@ -3,6 +3,7 @@ package upgrade_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -55,6 +56,11 @@ func TestUpgradeWithoutFreeDescriptors(t *testing.T) {
 		defer c.Close()
 		hogs = append(hogs, c)
 	}
+	// Or they would run out in the middle of the upgrade, where nobody knows what for.
+	require.Eventually(t, func() bool {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+		return err == nil && len(fds) >= 64
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	var failed control.Event
 	for failed.Phase != control.PhaseFailed {

@@ -49,6 +49,7 @@ type bed struct {
 	arrived *sync.Cond
 	gens    map[int]*generation // by PID
 	closed  bool
+	over    bool // who says hello now is too late
 }
 
 // generation is a process that has said hello.
@@ -108,6 +109,9 @@ func (b *bed) accept() {
 		}
 		b.mu.Lock()
 		b.gens[g.PID] = g
+		if b.over {
+			g.end()
+		}
 		b.arrived.Broadcast()
 		b.mu.Unlock()
 	}
@@ -162,6 +166,7 @@ func (b *bed) start(change func(*exec.Cmd)) (*generation, *transcript) {
 	})
 	b.t.Cleanup(func() {
 		b.mu.Lock()
+		b.over = true
 		for _, g := range b.gens {
 			g.end()
 		}
