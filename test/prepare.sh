@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a private systemd needs to boot, if it is missing: as root on
 # Debian and Ubuntu. With the argument "test", also what the tests use besides: rpm,
-# Ansible, curl, and the C compiler that the race detector needs. Anywhere else it
+# Ansible, curl, patch, shells, and the C compiler that the race detector needs. Anywhere else it
 # changes nothing, and says so where something is missing: the demo then does without
 # systemd, and tests that need it are skipped.
 set -eu
@@ -19,6 +19,10 @@ need find findutils
 need dbus-daemon dbus
 if [ "${1:-}" = test ]; then
 	need rpm rpm
+	need patch patch
+	need zsh zsh
+	need fish fish
+	[ -e /usr/share/bash-completion/bash_completion ] || packages="$packages bash-completion"
 	need curl curl
 	need ansible-playbook ansible-core
 	need gcc gcc
