@@ -17,9 +17,9 @@ import (
 //	StoppedTimeout < WatchdogSec=                      the old version takes over before systemd kills all
 //	DrainDelay < DrainTimeout                          clients are told before they are cut
 const (
-	// confirmMargin is what package upgrade adds to ReadyTimeout and Probation
+	// ConfirmMargin is what package upgrade adds to ReadyTimeout and Probation
 	// to get its own limit of an upgrade: time to tell systemd, above all.
-	confirmMargin = 10 * time.Second
+	ConfirmMargin = 10 * time.Second
 
 	// reloadMargin is between that limit and the one at which systemd kills
 	// ExecReload=: the answer must always come first.
@@ -34,7 +34,7 @@ const (
 
 // timeoutStart is TimeoutStartSec=, which limits a reload as well.
 func (s Service) timeoutStart() time.Duration {
-	upgrade := max(s.ReadyTimeout, 0) + max(s.Probation, 0) + confirmMargin
+	upgrade := max(s.ReadyTimeout, 0) + max(s.Probation, 0) + ConfirmMargin
 	return max(upgrade+reloadMargin, minTimeoutStart)
 }
 

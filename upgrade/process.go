@@ -9,23 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hdctl/handoff/upgrade/control"
 )
 
-// modulePath is where this library comes from, to find its version in what the
-// linker knows of the program.
-const modulePath = "github.com/hdctl/handoff"
-
 func libraryVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if info.Main.Path == modulePath {
-		return info.Main.Version
-	}
-	for _, m := range info.Deps {
-		if m.Path == modulePath {
-			return m.Version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if version, ok := control.LibraryIn(info); ok {
+			return version
 		}
 	}
 	return "unknown"

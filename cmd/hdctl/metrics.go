@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -68,30 +67,21 @@ func (c *metricsCmd) Run(ctx context.Context, a *app) error {
 	return exitCode(code)
 }
 
-// measure asks the targets, not more than a few at the same time.
+// measure asks the targets.
 func (a *app) measure(ctx context.Context, targets []target) []measured {
-	services := make([]measured, len(targets))
-	slots := make(chan struct{}, 16)
-	var wg sync.WaitGroup
-	for i, t := range targets {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			m := &services[i]
-			m.target = t
-			m.err = a.call(ctx, t, a.patience.status, func(ctx context.Context, client *control.Client) (err error) {
-				for range 3 { // it may have been main a moment ago
-					m.status, err = client.Status(ctx)
-					if err != nil || metrics.FromMain(m.status) {
-						break
-					}
+	return askAll(targets, func(t target) measured {
+		m := measured{target: t}
+		m.err = a.call(ctx, t, a.patience.status, func(ctx context.Context, client *control.Client) (err error) {
+			for range 3 { // it may have been main a moment ago
+				m.status, err = client.Status(ctx)
+				if err != nil || metrics.FromMain(m.status) {
+					break
 				}
-				return err
-			})
+			}
+			return err
 		})
-	}
-	wg.Wait()
-	return services
+		return m
+	})
 }
 
 // write writes the metrics where they are wanted.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"sync"
 )
 
 // statusCmd is "hdctl status".
@@ -48,20 +47,9 @@ func (c *statusCmd) look(ctx context.Context, a *app) ([]*statusReport, error) {
 	return a.reports(ctx, targets), nil
 }
 
-// reports asks the targets, not more than a few at the same time.
+// reports asks the targets.
 func (a *app) reports(ctx context.Context, targets []target) []*statusReport {
-	reports := make([]*statusReport, len(targets))
-	slots := make(chan struct{}, 16)
-	var wg sync.WaitGroup
-	for i, t := range targets {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			reports[i] = a.report(ctx, t)
-		})
-	}
-	wg.Wait()
-	return reports
+	return askAll(targets, func(t target) *statusReport { return a.report(ctx, t) })
 }
 
 // show prints the reports in the format that was asked for.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hdctl/handoff/upgrade/control"
 )
@@ -157,6 +158,23 @@ func (a *app) several(units []string) ([]target, error) {
 		}
 	}
 	return targets, nil
+}
+
+// askAll asks the targets, not more than a few at the same time, and returns the
+// answers in their order.
+func askAll[T any](targets []target, ask func(target) T) []T {
+	answers := make([]T, len(targets))
+	slots := make(chan struct{}, 16)
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			answers[i] = ask(t)
+		})
+	}
+	wg.Wait()
+	return answers
 }
 
 // noServices is the error where no service was found.

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"github.com/hdctl/handoff/upgrade/control"
 )
-
-// modulePath is the module of the library.
-const modulePath = "github.com/hdctl/handoff"
 
 // libraries compares the versions of the library in all generations with that of
 // hdctl. Each generation speaks with its neighbours and with hdctl; both sides can
@@ -64,19 +60,8 @@ func (s System) libraryOf(pid int) (string, error) {
 	if err != nil {
 		return "", s.shorten(err)
 	}
-	return libraryIn(info), nil
-}
-
-func libraryIn(info *debug.BuildInfo) string {
-	if info.Main.Path == modulePath {
-		return info.Main.Version
-	}
-	for _, m := range info.Deps {
-		if m.Path == modulePath {
-			return m.Version
-		}
-	}
-	return ""
+	version, _ := control.LibraryIn(info)
+	return version, nil
 }
 
 // version is a version for people.

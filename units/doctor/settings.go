@@ -11,10 +11,6 @@ import (
 	"github.com/hdctl/handoff/upgrade/control"
 )
 
-// upgradeMargin is what package upgrade adds to its ready timeout and its probation
-// to have its own limit of an upgrade.
-const upgradeMargin = 10 * time.Second
-
 // deadlines compares the times of the unit with those of the service.
 func deadlines(v map[string]string, st *control.Status) []control.Check {
 	if st == nil {
@@ -23,7 +19,7 @@ func deadlines(v map[string]string, st *control.Status) []control.Check {
 	o := st.Options
 	var checks []control.Check
 	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-	longest := seconds(o.ReadyTimeout) + seconds(o.Probation) + upgradeMargin
+	longest := seconds(o.ReadyTimeout) + seconds(o.Probation) + units.ConfirmMargin
 	if limit, ok := units.ParseSpan(v["TimeoutStartUSec"]); ok && limit > 0 && limit <= longest {
 		checks = append(checks, fail(
 			"deadlines", fmt.Sprintf("TimeoutStartSec=%d", int((longest+15*time.Second).Seconds())),

@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	module   = "github.com/hdctl/handoff"
 	askLimit = 5 * time.Second
 	nobody   = 65534 // the kernel's overflow UID and GID
 	maxNeeds = 64 << 10
@@ -70,15 +69,10 @@ func onLibrary(program string) error {
 		}
 		return ErrNotOnLibrary
 	}
-	if info.Main.Path == module {
-		return nil
+	if _, ok := control.LibraryIn(info); !ok {
+		return ErrNotOnLibrary
 	}
-	for _, dep := range info.Deps {
-		if dep.Path == module {
-			return nil
-		}
-	}
-	return ErrNotOnLibrary
+	return nil
 }
 
 func execute(ctx context.Context, argv []string) (*control.Needs, error) {

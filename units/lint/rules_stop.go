@@ -8,11 +8,8 @@ import (
 	"github.com/hdctl/handoff/units"
 )
 
-// Defaults of systemd and of this library, and what the library adds to an upgrade.
-const (
-	systemdTimeout = 90 * time.Second // DefaultTimeoutStartSec= and DefaultTimeoutStopSec=
-	upgradeSlack   = 10 * time.Second // beside getting ready and probation
-)
+// systemdTimeout is DefaultTimeoutStartSec= and DefaultTimeoutStopSec=.
+const systemdTimeout = 90 * time.Second
 
 // stopRules are about the end of processes, and about time limits.
 func stopRules() []Rule {
@@ -123,13 +120,13 @@ HANDOFF_READY_TIMEOUT, HANDOFF_PROBATION and 10 seconds.`,
 				case ready <= 0:
 					v := g.variables()["HANDOFF_READY_TIMEOUT"]
 					report(g.service, v.Position, "the service sets no limit for getting ready, and systemd kills ExecReload= after %v", limit)
-				case limit > ready+max(probation, 0)+upgradeSlack:
+				case limit > ready+max(probation, 0)+units.ConfirmMargin:
 				case set:
 					report(g.service, at, "%v are not more than an upgrade may take: %v to get ready, %v of probation and %v%s",
-						limit, ready, max(probation, 0), upgradeSlack, g.unless("HANDOFF_READY_TIMEOUT"))
+						limit, ready, max(probation, 0), units.ConfirmMargin, g.unless("HANDOFF_READY_TIMEOUT"))
 				default:
 					report(g.service, at, "there is no TimeoutStartSec=, and the default of %v is not more than an upgrade may take: %v to get ready, %v of probation and %v%s",
-						limit, ready, max(probation, 0), upgradeSlack, g.unless("HANDOFF_READY_TIMEOUT"))
+						limit, ready, max(probation, 0), units.ConfirmMargin, g.unless("HANDOFF_READY_TIMEOUT"))
 				}
 			}),
 		},
